@@ -1,0 +1,48 @@
+"""``mlxtune convert``: any model as an MLX folder of one's own."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from mlxtune.cli.output import Output, output_options
+
+
+@click.command()
+@click.argument("source")
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option("--bits", type=int, help="Quantize to so many bits a weight: 2, 3, 4, 5, 6 or 8.")
+@click.option("--group-size", type=int, help="Weights that share a scale: 32 (the default), 64 or 128; with --bits.")
+@click.option("--dtype", type=click.Choice(["float16", "bfloat16", "float32"]), help="Store floats so; alone, expand.")
+@click.option("--force", is_flag=True, help="Replace OUT.")
+@output_options
+def command(
+    *,
+    source: str,
+    out: Path,
+    bits: int | None,
+    group_size: int | None,
+    dtype: str | None,
+    force: bool,
+    output: Output,
+) -> None:
+    """Write the model SOURCE to the folder OUT, in MLX's form.
+
+    SOURCE is a catalogue name, a folder in Hugging Face or MLX format, or a .gguf file. Without options the weights
+    stay as they are stored, quantized ones to the last bit.
+    """
+    from mlxtune.device.choose import open_device
+    from mlxtune.models.convert import convert
+
+    open_device(output.device)
+    result = convert(source, out, bits=bits, group_size=group_size, dtype=dtype, force=force, progress=output.progress)
+    quantization = result["quantization"]
+    form = _form(quantization) if quantization else "not quantized"
+    text = f"wrote {out}: {result['parameters'] / 1e6:.1f} M parameters, {form}, {result['bytes'] / 1e6:.1f} MB"
+    output.show(result, text)
+
+
+def _form(quantization: dict[str, Any]) -> str:
+    others = sum(isinstance(value, dict) for value in quantization.values())
+    but = f" but for {others} layers" if others else ""
+    return f"{quantization['bits']}-bit in groups of {quantization['group_size']}{but}"

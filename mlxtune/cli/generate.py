@@ -1,0 +1,63 @@
+"""``mlxtune generate``: what a model, or a run's tuned model, answers to prompts."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from mlxtune.cli.output import Output, output_options
+
+
+@click.command()
+@click.argument("run_or_model", metavar="RUN_OR_MODEL")
+@click.option(
+    "--adapter", type=click.Path(path_type=Path, file_okay=False), help="An adapter folder to put on the model."
+)
+@click.option("--prompt", help="What to answer; - reads it from standard input.")
+@click.option("--system", help="A system message before the prompt.")
+@click.option(
+    "--input",
+    "input_file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Many prompts: JSON Lines with prompt or messages in each row, or plain text with a prompt a line.",
+)
+@click.option("--raw", is_flag=True, default=None, help="Send the prompt as it is, without a chat template.")
+@click.option(
+    "--max-tokens", type=click.IntRange(min=1), default=256, show_default=True, help="Most tokens of an answer."
+)
+@click.option(
+    "--temperature", type=click.FloatRange(min=0), default=0.0, show_default=True, help="0: the likeliest token."
+)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the draws.")
+@output_options
+def command(
+    run_or_model: str,
+    adapter: Path | None,
+    prompt: str | None,
+    system: str | None,
+    input_file: Path | None,
+    raw: bool | None,
+    max_tokens: int,
+    temperature: float,
+    seed: int,
+    output: Output,
+) -> None:
+    """Let RUN_OR_MODEL answer a prompt, or every prompt of a file.
+
+    A run's model gets its prompts as in training: a packaged task's system message comes from the recipe's rows.
+    """
+    from mlxtune.deployment.answer import answer, as_prompt, open_answerer, read_prompts
+
+    if (prompt is None) == (input_file is None):
+        raise click.UsageError("give one of --prompt and --input")
+    if system is not None and input_file is not None:
+        raise click.UsageError("--system goes with --prompt; rows of --input bring their own messages")
+    if prompt == "-":
+        prompt = click.get_text_stream("stdin").read()
+    prompts = read_prompts(input_file) if input_file is not None else [as_prompt(prompt or "", system)]
+    answerer = open_answerer(run_or_model, adapter=adapter, device=output.device, raw=raw, progress=output.progress)
+    answers = answer(
+        answerer, prompts, max_tokens=max_tokens, temperature=temperature, seed=seed, progress=output.progress
+    )
+    for one in answers:
+        output.show(asdict(one), one.text)

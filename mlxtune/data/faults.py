@@ -1,0 +1,41 @@
+"""What is wrong with the rows of a file, told all at once.
+
+A reader, a form or a template that meets a bad row notes a fault and goes on; at the end one error names them all,
+so that a file is mended in one sitting.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlxtune.errors import DataError
+
+LISTED = 20
+"""How many faults an error names before it only counts them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One thing that is wrong, and where: ``file:line``."""
+
+    where: str
+    message: str
+
+    @property
+    def line(self) -> int:
+        return int(self.where.rpartition(":")[2])
+
+
+def refuse(faults: Sequence[Fault], *, path: Path, remedy: str) -> None:
+    """Do nothing if there are no faults.
+
+    Raises: DataError, naming the first ``LISTED`` faults with their places, and counting the rest.
+    """
+    if not faults:
+        return
+    if len(faults) == 1:
+        raise DataError(faults[0].message, where=faults[0].where, remedy=remedy)
+    lines = [f"  {fault.where}: {fault.message}" for fault in faults[:LISTED]]
+    if len(faults) > LISTED:
+        lines.append(f"  and {len(faults) - LISTED} more")
+    raise DataError("\n".join([f"{len(faults)} problems", *lines]), where=path, remedy=remedy)

@@ -1,0 +1,60 @@
+"""CPU or GPU, and the number formats that follow; the choice carries its reason."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import mlx.core as mx
+
+from mlxtune.device.blas import open_blas
+from mlxtune.device.precision import CPU_FLOAT32, GPU_BFLOAT16, Precision
+from mlxtune.device.workers import CPU_WORKERS
+from mlxtune.errors import DeviceError, UsageError
+
+
+@dataclass(frozen=True)
+class Device:
+    """Where the work runs."""
+
+    kind: Literal["cpu", "gpu"]
+    precision: Precision
+    reason: str
+    workers: int
+    """How many batches are worked on side by side."""
+
+    @property
+    def description(self) -> str:
+        """Such as ``cpu in float32``."""
+        return f"{self.kind} in {str(self.precision.dtype).removeprefix('mlx.core.')}"
+
+
+def gpu_is_there() -> bool:
+    """Whether this MLX has a GPU backend and a GPU to go with it."""
+    return mx.is_available(mx.gpu)
+
+
+def open_device(choice: str = "auto") -> Device:
+    """Make the CPU or the GPU MLX's default, for the rest of this process.
+
+    On the CPU ``mx.compile`` is switched off: it gains nothing there, needs a compiler at run time, and loads libraries
+    from a folder that other users can write to.
+
+    Args:
+        choice: ``auto``, ``cpu`` or ``gpu``.
+
+    Raises: DeviceError, if there is no GPU and ``gpu`` was asked for; UsageError, if there is no such choice.
+    """
+    if choice not in ("auto", "cpu", "gpu"):
+        raise UsageError(f"there is no device {choice!r}", where="--device", remedy="choose auto, cpu or gpu")
+    if choice == "gpu" and not gpu_is_there():
+        raise DeviceError(
+            "this MLX sees no GPU", where="--device gpu", remedy="use --device cpu, or run on a Mac with Apple silicon"
+        )
+    if choice == "gpu" or (choice == "auto" and gpu_is_there()):
+        mx.set_default_device(mx.gpu)
+        device = Device("gpu", GPU_BFLOAT16, "asked for" if choice == "gpu" else "MLX sees a GPU", workers=1)
+    else:
+        mx.set_default_device(mx.cpu)
+        mx.disable_compile()
+        why = "asked for" if choice == "cpu" else "MLX sees no GPU"
+        device = Device("cpu", CPU_FLOAT32, f"{why}; BLAS: {open_blas().name}", workers=CPU_WORKERS)
+    return device

@@ -1,0 +1,113 @@
+"""How much memory the machine has, and how much this process has used.
+
+One interface for Linux (/proc, and the limit of a container) and macOS (sysctl). "Available" is what can be had
+without swapping, as the system itself estimates it: a moment's reading, not a promise. Peaks are of the whole process
+so far; MLX's own count leaves out what Python and the BLAS hold.
+"""
+
+import re
+import resource
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+CGROUPS = Path("/sys/fs/cgroup")
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes, all of them."""
+
+    total_bytes: int
+    """Of the machine, or of the container where that is less."""
+    available_bytes: int
+    peak_resident_bytes: int
+    """The most memory that this process has had at once."""
+    mlx_active_bytes: int
+    """In MLX's arrays now."""
+    mlx_peak_bytes: int
+    """The most in MLX's arrays at once, since the start or ``mx.reset_peak_memory``."""
+
+
+def measure_memory() -> Memory:
+    """The memory of the machine and of this process, now."""
+    import mlx.core as mx
+
+    total_bytes, available_bytes = machine_memory()
+    return Memory(total_bytes, available_bytes, peak_resident_bytes(), mx.get_active_memory(), mx.get_peak_memory())
+
+
+def machine_memory() -> tuple[int, int]:
+    """Total and available bytes."""
+    if sys.platform == "darwin":
+        command = ["/usr/sbin/sysctl", "-n", "hw.memsize", "kern.memorystatus_level"]
+        return read_sysctl(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    total, available = read_meminfo(Path("/proc/meminfo").read_text())
+    limit, left = container_memory(Path("/proc/self/cgroup").read_text(), CGROUPS)
+    return min(total, limit or total), available if left is None else min(available, left)
+
+
+def peak_resident_bytes() -> int:
+    """The most memory that this process has had at once, in bytes.
+
+    On Linux not getrusage's figure: a child process inherits that from its parent.
+    """
+    if sys.platform == "darwin":
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes here; elsewhere KiB
+    return 1024 * _number("VmHWM", Path("/proc/self/status").read_text())
+
+
+def read_meminfo(text: str) -> tuple[int, int]:
+    """Total and available bytes out of /proc/meminfo."""
+    return 1024 * _number("MemTotal", text), 1024 * _number("MemAvailable", text)
+
+
+def read_sysctl(text: str) -> tuple[int, int]:
+    """Total and available bytes out of macOS's ``hw.memsize`` and ``kern.memorystatus_level``, a line each.
+
+    The second is the percentage that the system's own ``memory_pressure`` calls free.
+    """
+    total, free_percent = (int(line) for line in text.split())
+    return total, total * free_percent // 100
+
+
+def container_memory(membership: str, root: Path) -> tuple[int | None, int | None]:
+    """The lowest limit of the control groups (version 2) that a process is in, and the least that one has left.
+
+    Page cache that was not used lately counts as left: the kernel gives it back before it refuses.
+
+    Args:
+        membership: /proc/self/cgroup.
+        root: where the groups are mounted.
+
+    Returns: bytes; None where nothing is limited.
+    """
+    match = re.search(r"^0::/(.*)$", membership, re.MULTILINE)
+    limits, lefts = [], []
+    folder = root / match[1] if match else root
+    for group in (folder, *folder.parents):
+        if not group.is_relative_to(root):
+            break
+        try:
+            limit = int((group / "memory.max").read_text())
+            used = int((group / "memory.current").read_text())
+            cache = _number("inactive_file", (group / "memory.stat").read_text())
+        except (OSError, ValueError):  # no such file, or the word "max"
+            continue
+        limits.append(limit)
+        lefts.append(max(0, limit - used + cache))
+    return min(limits, default=None), min(lefts, default=None)
+
+
+def _number(name: str, text: str) -> int:
+    """The number in the line of ``text`` that starts with ``name``, with or without a colon."""
+    match = re.search(rf"^{name}:?\s+(\d+)", text, re.MULTILINE)
+    if match is None:
+        raise ValueError(f"there is no {name}")
+    return int(match[1])
+
+
+def readable_bytes(count: int) -> str:
+    """Bytes for people, as in ``15.9 GiB`` or ``24 MiB``."""
+    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"

@@ -1,0 +1,60 @@
+"""Which number format each part of a network has on a device, and bringing a network to it.
+
+On the CPU everything is float32 and quantized weights are dequantized once, because MLX's CPU backend multiplies
+float32 through BLAS and everything else slowly. On an Apple GPU weights stay as stored and activations are bfloat16;
+scales, biases and norms are brought to it, since one float16 or float32 factor would widen every product after it.
+Knows modules, not model families.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import mlx.core as mx
+from mlx import nn
+from mlx.utils import tree_flatten, tree_map_with_path
+
+
+@dataclass(frozen=True)
+class Precision:
+    """The number formats of one device."""
+
+    name: Literal["cpu-float32", "gpu-bfloat16"]
+    dtype: mx.Dtype
+    """Of activations, and of all floating point weights of the base."""
+    dequantize: bool
+    """Whether quantized weights are expanded once, at load."""
+
+
+CPU_FLOAT32 = Precision("cpu-float32", mx.float32, dequantize=True)
+GPU_BFLOAT16 = Precision("gpu-bfloat16", mx.bfloat16, dequantize=False)
+
+
+def apply_precision(network: nn.Module, precision: Precision) -> None:
+    """Bring the base weights of ``network`` to ``precision``, in place; before adapters are attached.
+
+    Scales are cast before anything is dequantized: in float16 the product would be rounded twice (error up to 3e-3).
+    A family may name weights that a 16-bit format would spoil (``cast_predicate``: a router's correction, a state's
+    decay); its own code reads those in float32, and they stay as stored. Dequantized layers are new modules:
+    ``freeze()`` and ``eval()`` come after this.
+    """
+    is_castable = getattr(network, "cast_predicate", _always) if precision.dtype != mx.float32 else _always
+
+    def bring(name: str, array: mx.array) -> mx.array:
+        return array.astype(precision.dtype) if mx.issubdtype(array.dtype, mx.floating) and is_castable(name) else array
+
+    network.update(tree_map_with_path(bring, network.parameters()))
+    if precision.dequantize:
+        from mlx_lm.utils import dequantize_model
+
+        dequantize_model(network)
+    mx.eval(network.parameters())
+
+
+def _always(name: str) -> bool:  # noqa: ARG001 - the shape of a cast_predicate
+    return True
+
+
+def floating_dtypes(network: nn.Module) -> set[mx.Dtype]:
+    """The floating point formats that occur among the parameters of ``network``."""
+    arrays = dict(tree_flatten(network.parameters())).values()
+    return {array.dtype for array in arrays if mx.issubdtype(array.dtype, mx.floating)}

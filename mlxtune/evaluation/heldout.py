@@ -1,0 +1,78 @@
+"""How well a network predicts rows that it was not trained on: sums and counts a row, from which means follow.
+
+A mean of means would weigh a token by the length of its row, so sums and counts travel together. Bits per byte is the
+one figure that compares across tokenizers: it spreads the same nats over the answer's UTF-8 bytes, not over tokens.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from mlx_lm.tokenizer_utils import TokenizerWrapper
+
+from mlxtune.data.batch import Batch, reading_batches
+from mlxtune.data.render import Rendered
+from mlxtune.device.workers import ONE_WORKER, Workers
+from mlxtune.inference.likelihood import Reader, target_losses, target_states
+from mlxtune.progress import Progress, silent
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Of N rows: [N] nats, target tokens, targets that were the likeliest token, and bytes of the targets' text."""
+
+    loss_sum: np.ndarray
+    target_count: np.ndarray
+    hit_count: np.ndarray
+    byte_count: np.ndarray
+
+    @property
+    def loss(self) -> float:
+        """Nats a target token."""
+        return float(self.loss_sum.sum() / self.target_count.sum())
+
+    @property
+    def token_accuracy(self) -> float:
+        return float(self.hit_count.sum() / self.target_count.sum())
+
+    @property
+    def bits_per_byte(self) -> float:
+        return float(self.loss_sum.sum() / math.log(2) / self.byte_count.sum())
+
+
+def read_heldout(
+    reader: Reader,
+    tokenizer: TokenizerWrapper,
+    dataset: Sequence[Rendered],
+    *,
+    batch_size: int = 8,
+    workers: Workers = ONE_WORKER,
+    progress: Progress = silent,
+) -> HeldOut:
+    """Read every row once, without gradients."""
+    rows = len(dataset)
+    loss_sum, hit_count = np.zeros(rows), np.zeros(rows)
+    targets = [row.token_ids[1:][row.is_target[1:]] for row in dataset]
+
+    def read(batch: Batch) -> tuple[Batch, np.ndarray, np.ndarray]:
+        states = target_states(reader, batch.prefix_ids, batch.token_ids, batch.target_index)
+        losses, hits = target_losses(reader, states, batch.target_id)
+        return batch, np.array(losses, np.float64), np.array(hits, np.float64)
+
+    done = 0
+    for batch, losses, hits in workers.map(
+        read, reading_batches(dataset, batch_size, share_prefix=reader.shares_prefixes)
+    ):
+        owner = np.repeat(batch.rows, [len(targets[row]) for row in batch.rows])
+        np.add.at(loss_sum, owner, losses)
+        np.add.at(hit_count, owner, hits)
+        done += len(batch.rows)
+        progress("read held-out rows: rows", done, rows)
+    texts = [tokenizer.decode(ids.tolist(), skip_special_tokens=True) for ids in targets]
+    return HeldOut(
+        loss_sum=loss_sum,
+        target_count=np.array([len(ids) for ids in targets]),
+        hit_count=hit_count,
+        byte_count=np.array([max(1, len(text.encode("utf-8"))) for text in texts]),
+    )

@@ -1,0 +1,75 @@
+"""A task: a prompt from each held-out row, the greedy answer, and a scorer that compares it with the row's own.
+
+Knows examples and scorers; nothing of which model is asked. Base and tuned get the same prompts, limits and sampling.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from mlx import nn
+from mlx_lm.tokenizer_utils import TokenizerWrapper
+
+from mlxtune.data.normalize import Example
+from mlxtune.data.render import Renderer
+from mlxtune.device.workers import ONE_WORKER, Workers
+from mlxtune.evaluation.scorers import SCORERS
+from mlxtune.inference.generate import generate
+from mlxtune.progress import Progress, silent
+
+
+@dataclass(frozen=True)
+class Task:
+    """What to ask and how to judge it, in plain values; the recipe's task has the same names."""
+
+    name: str
+    scorer: str
+    max_tokens: int = 128
+    answer_after: str | None = "\nA:"
+    fields: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
+class TaskResult:
+    """Each metric's values in [0, 1], one a row that has it, and what was wanted and said."""
+
+    metrics: Mapping[str, np.ndarray]
+    samples: Sequence[Mapping[str, Any]]
+
+
+def run_task(
+    network: nn.Module,
+    tokenizer: TokenizerWrapper,
+    examples: Sequence[Example],
+    task: Task,
+    *,
+    workers: Workers = ONE_WORKER,
+    progress: Progress = silent,
+) -> TaskResult:
+    """Ask the network for every row's answer and score it.
+
+    Raises: DataError, for a row that the task cannot be asked of (a text row without ``answer_after`` in it, a
+        reference that the scorer cannot read).
+    """
+    renderer = Renderer(tokenizer)
+    asked = [renderer.prompt(example, task.answer_after) for example in examples]
+    score = SCORERS[task.scorer]
+    prompts = [prompt for prompt, _ in asked]
+    answers = generate(network, tokenizer, prompts, max_tokens=task.max_tokens, workers=workers, progress=progress)
+    rows, samples = [], []
+    for example, (_, reference), answer in zip(examples, asked, answers, strict=True):
+        values = score(answer.text, reference, fields=task.fields, where=example.where)
+        rows.append(values)
+        samples.append(
+            {
+                "task": task.name,
+                "where": example.where,
+                "reference": reference,
+                "output": answer.text,
+                "finish_reason": answer.finish_reason,
+                "scores": values,
+            }
+        )
+    names = dict.fromkeys(name for row in rows for name in row)
+    return TaskResult({name: np.array([row[name] for row in rows if name in row]) for name in names}, samples)

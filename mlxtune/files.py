@@ -1,0 +1,134 @@
+"""Files that are whole or absent: atomic writes, durable flushes, hashes.
+
+Whatever appears under its final name was written beside it, flushed to the medium and renamed. The price is one
+flush a file, which on macOS means F_FULLFSYNC, since fsync there stops at the drive's cache.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import secrets
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from mlxtune.errors import OutputExistsError
+
+
+def flush(descriptor: int) -> None:
+    """Bring what was written through ``descriptor`` to the medium."""
+    if sys.platform == "darwin":
+        import fcntl
+
+        with contextlib.suppress(OSError):  # not every file system has it (network shares)
+            fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)
+            return
+    os.fsync(descriptor)
+
+
+def flush_path(path: Path) -> None:
+    """Bring a file, or a folder's list of names, to the medium."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        flush(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write ``path`` whole or not at all."""
+    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        with part.open("wb") as file:
+            file.write(content)
+            file.flush()
+            flush(file.fileno())
+        part.replace(path)
+        flush_path(path.parent)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write ``path`` as UTF-8, whole or not at all."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write ``value`` as indented JSON, whole or not at all. NaN is refused: other readers do not know it."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+@contextlib.contextmanager
+def new_folder(path: Path, *, force: bool = False) -> Iterator[Path]:
+    """A folder that appears under ``path`` only when the block has ended well; its owner's alone (mode 0700).
+
+    The block gets a temporary sibling to fill. ``force`` replaces what is there, at the end, not before; a process that
+    is killed just then leaves both beside ``path``, whole, under hidden names.
+
+    Raises: OutputExistsError, if ``path`` exists, is no empty folder, and ``force`` is not set: before the block runs,
+        or after it, where another process was faster; also if ``force`` would replace the home or working folder.
+    """
+    path = Path(os.path.abspath(path))  # noqa: PTH100 - pathlib has no normalization of ".." that leaves links alone
+    if force and any(place.is_relative_to(path) for place in (Path.cwd(), Path.home())):
+        raise OutputExistsError(
+            "this folder holds the working folder or the home folder, and is not replaced",
+            where=path,
+            remedy="choose another place",
+        )
+    if not force and path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        raise _taken(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    part.mkdir(mode=0o700)
+    try:
+        yield part
+        for file in sorted(part.rglob("*"), reverse=True):
+            flush_path(file)
+        flush_path(part)
+        if force and os.path.lexists(path):
+            _exchange(part, path)
+        else:
+            _claim(part, path)
+        flush_path(path.parent)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _claim(part: Path, path: Path) -> None:
+    """Give ``part`` its final name, which is free or an empty folder's."""
+    try:
+        part.rename(path)
+    except OSError as error:
+        if os.path.lexists(path):
+            raise _taken(path) from error
+        raise
+
+
+def _exchange(part: Path, path: Path) -> None:
+    """Put ``part`` in the place of ``path``; if that fails, ``path`` is what it was."""
+    old = path.with_name(f".{path.name}.{secrets.token_hex(4)}.old")
+    try:
+        path.rename(old)
+        part.rename(path)
+    except BaseException:
+        if os.path.lexists(old) and not os.path.lexists(path):
+            old.rename(path)
+        raise
+    if old.is_dir() and not old.is_symlink():
+        shutil.rmtree(old, ignore_errors=True)
+    else:
+        old.unlink()
+
+
+def _taken(path: Path) -> OutputExistsError:
+    return OutputExistsError("the output exists already", where=path, remedy="choose another place, or add --force")
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

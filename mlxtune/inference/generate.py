@@ -1,0 +1,152 @@
+"""Text from a network: many prompts at once, greedily or sampled, on mlx-lm's batch generation.
+
+What all prompts begin with is read once. An answer depends on its own prompt and seed alone as far as sampling goes:
+each row draws from its own key. Rounding still differs in the last bits with the company that a row is batched with.
+"""
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+from mlx import nn
+from mlx_lm.generate import BatchGenerator
+from mlx_lm.models.cache import make_prompt_cache
+from mlx_lm.tokenizer_utils import TokenizerWrapper
+
+from mlxtune.device.workers import ONE_WORKER, Workers
+from mlxtune.inference.shared_prefix import common_prefix_length, layer_windows
+from mlxtune.progress import Progress, silent
+
+DEFAULT_BATCH_SIZE = 16
+Sampler = Callable[[mx.array], mx.array]
+
+
+@dataclass(frozen=True)
+class Generation:
+    """What came after one prompt."""
+
+    text: str
+    token_ids: tuple[int, ...]
+    finish_reason: str
+    """``stop``: an end token came; ``length``: the limit was reached."""
+    prompt_tokens: int
+
+    @property
+    def completion_tokens(self) -> int:
+        return len(self.token_ids)
+
+
+def generate(
+    network: nn.Module,
+    tokenizer: TokenizerWrapper,
+    prompts: Sequence[Sequence[int]],
+    *,
+    max_tokens: int,
+    temperature: float = 0.0,
+    seed: int = 0,
+    batch_size: int = DEFAULT_BATCH_SIZE,
+    workers: Workers = ONE_WORKER,
+    progress: Progress = silent,
+) -> list[Generation]:
+    """Continue each prompt, in order, until an end token or ``max_tokens``.
+
+    Args:
+        prompts: token ids, none empty.
+        temperature: 0 takes the likeliest token.
+        seed: with a prompt's number, it decides that prompt's draws.
+        batch_size: prompts that one worker generates together.
+        workers: threads that share the prompts.
+        progress: told of prompts done.
+    """
+    done = itertools.count(1)
+    progress("generate: prompts", 0, len(prompts))
+
+    def run(numbers: Sequence[int]) -> list[tuple[int, list[int], str]]:
+        batch = [prompts[i] for i in numbers]
+        samplers = None if temperature == 0 else [_sampler(temperature, seed, i) for i in numbers]
+        tell = lambda: progress("generate: prompts", next(done), len(prompts))  # noqa: E731 - one line
+        return [
+            (number, *found)
+            for number, found in zip(
+                numbers, _generate(network, tokenizer, batch, max_tokens, samplers, batch_size, tell), strict=True
+            )
+        ]
+
+    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))  # like lengths together: less padding
+    shares = [order[i :: workers.count] for i in range(min(workers.count, len(prompts)))]
+    found = sorted(answer for answers in workers.map(run, shares) for answer in answers)
+    return [
+        Generation(tokenizer.decode(ids), tuple(ids), reason, len(prompts[number])) for number, ids, reason in found
+    ]
+
+
+def _generate(
+    network: nn.Module,
+    tokenizer: TokenizerWrapper,
+    prompts: Sequence[Sequence[int]],
+    max_tokens: int,
+    samplers: list[Sampler] | None,
+    batch_size: int,
+    tell: Callable[[], None],
+) -> list[tuple[list[int], str]]:
+    """One thread's share: token ids and finish reason of each prompt."""
+    generator = BatchGenerator(
+        network,
+        max_tokens=max_tokens,
+        stop_tokens=[[token] for token in tokenizer.eos_token_ids],
+        completion_batch_size=batch_size,
+        prefill_batch_size=batch_size,
+        stream=mx.default_stream(mx.default_device()),  # this thread's; mlx-lm's own was bound when it was imported
+    )
+    length = _shared_length(network, prompts)
+    prefix_cache = _read_prefix(network, prompts[0][:length]) if length else None
+    uids = generator.insert(
+        [list(prompt[length:]) for prompt in prompts],
+        caches=None if prefix_cache is None else [prefix_cache] * len(prompts),  # merging into a batch copies
+        samplers=samplers,
+    )
+    number = {uid: i for i, uid in enumerate(uids)}
+    tokens: list[list[int]] = [[] for _ in prompts]
+    reasons = [""] * len(prompts)
+    try:
+        while responses := generator.next_generated():
+            for response in responses:
+                i = number[response.uid]
+                if response.finish_reason != "stop":
+                    tokens[i].append(response.token)
+                if response.finish_reason is not None:
+                    reasons[i] = response.finish_reason
+                    tell()
+    finally:
+        generator.close()
+    return list(zip(tokens, reasons, strict=True))
+
+
+def _shared_length(network: nn.Module, prompts: Sequence[Sequence[int]]) -> int:
+    """How many tokens to read once: none where a layer keeps more than keys and values, or for a single prompt."""
+    windows = layer_windows(network)
+    if len(prompts) == 1 or windows is None or any(window is not None for window in windows):
+        return 0
+    return min(common_prefix_length([np.asarray(ids) for ids in prompts]), min(len(ids) for ids in prompts) - 1)
+
+
+def _read_prefix(network: nn.Module, prefix: Sequence[int]) -> list[Any]:
+    cache = make_prompt_cache(network)
+    network(mx.array([list(prefix)]), cache=cache)
+    mx.eval([layer.state for layer in cache])
+    return cache
+
+
+def _sampler(temperature: float, seed: int, number: int) -> Sampler:
+    """Draws from softmax(logits / temperature) with one key a token, of this prompt alone."""
+    key = mx.random.split(mx.random.key(seed), number + 1)[number]
+
+    def sample(logprobs: mx.array) -> mx.array:
+        nonlocal key
+        key, now = mx.random.split(key)
+        return mx.random.categorical(logprobs * (1 / temperature), key=now)
+
+    return sample

@@ -1,0 +1,128 @@
+"""What a network says of given tokens: the cross-entropy at target positions, and nowhere else.
+
+The vocabulary projection is the widest product of a small network, and most positions (prompt, padding) need none. Here
+only the T positions that predict a target are projected, in chunks whose memory is bounded. For training the gradient
+is formed with the loss, chunk by chunk, so that no [T, V] array outlives its chunk; the head must then be frozen, since
+a gradient to the head itself would be lost: a head that trains is refused.
+"""
+
+from dataclasses import dataclass
+
+import mlx.core as mx
+from mlx import nn
+from mlx.utils import tree_flatten
+
+from mlxtune.errors import TrainingError
+from mlxtune.inference.shared_prefix import Forward, can_share_prefix, forward_shared, layer_windows
+from mlxtune.models.anatomy import Anatomy, anatomy_of, apply_head
+
+CHUNK_BYTES = 64 << 20
+"""Of one chunk's float32 logits; a few arrays of this size are alive at once."""
+
+
+@dataclass(frozen=True)
+class Reader:
+    """A network made ready to be asked about tokens: how its parts are used, decided once.
+
+    ``anatomy`` is None for a family that no test has shown to fit: it is read through its full logits.
+    ``windows`` is None for a network that shares no prefixes.
+    """
+
+    network: nn.Module
+    anatomy: Anatomy | None
+    windows: list[int | None] | None
+
+    @property
+    def forward(self) -> Forward:
+        return self.network if self.anatomy is None else self.anatomy.backbone
+
+    @property
+    def shares_prefixes(self) -> bool:
+        return self.windows is not None
+
+
+def make_reader(network: nn.Module) -> Reader:
+    """Look at the network once: where its head is, and whether prefixes can be shared (tried on a few tokens)."""
+    shares = can_share_prefix(network)
+    return Reader(network, anatomy_of(network), layer_windows(network) if shares else None)
+
+
+def target_states(reader: Reader, prefix_ids: mx.array, token_ids: mx.array, target_index: mx.array) -> mx.array:
+    """The last hidden states (or, without an anatomy, the logits) of the positions that predict a target.
+
+    Args:
+        prefix_ids: [P]. token_ids: [B, L]. target_index: [T], into B * L.
+
+    Returns: [T, D], or [T, V].
+    """
+    states = forward_shared(reader.forward, reader.windows, prefix_ids, token_ids)
+    return states.reshape(-1, states.shape[-1])[target_index]
+
+
+def target_loss_sum(reader: Reader, states: mx.array, target_id: mx.array, target_weight: mx.array) -> mx.array:
+    """The weighted sum of the targets' cross-entropy, in nats, differentiable in ``states`` alone.
+
+    Args:
+        states: [T, D] or [T, V], from `target_states`. target_id: [T]. target_weight: [T], float32.
+
+    Returns: a float32 scalar.
+    Raises: TrainingError, if the head has trainable parameters.
+    """
+    if reader.anatomy is not None and tree_flatten(reader.anatomy.head.trainable_parameters()):
+        raise TrainingError("the network's head is trainable", remedy="leave lm_head and the embedding out of training")
+
+    def chunk_loss(states: mx.array, ids: mx.array, weight: mx.array) -> mx.array:
+        return mx.sum(weight * _cross_entropy(_logits(reader, states), ids))
+
+    @mx.custom_function
+    def loss_and_gradient(states: mx.array, ids: mx.array, weight: mx.array) -> tuple[mx.array, mx.array]:
+        loss, gradients = mx.zeros((), mx.float32), []
+        for start, stop in _chunks(reader, states.shape):
+            piece = states[start:stop]
+            if gradients:  # without this the chunks would be computed side by side, and their memory add up
+                piece = mx.depends(piece, gradients[-1])
+            chunk, gradient = mx.value_and_grad(chunk_loss)(piece, ids[start:stop], weight[start:stop])
+            loss = loss + chunk
+            gradients.append(gradient)
+        return loss, mx.concatenate(gradients)
+
+    @loss_and_gradient.vjp
+    def loss_and_gradient_vjp(primals, cotangents, outputs):  # noqa: ANN001, ANN202 - mx.custom_function's own form
+        states, ids, weight = primals
+        gradient = (cotangents[0] * outputs[1]).astype(states.dtype)
+        return gradient, mx.zeros_like(ids), mx.zeros_like(weight)
+
+    return loss_and_gradient(states, target_id, target_weight)[0]
+
+
+def target_losses(reader: Reader, states: mx.array, target_id: mx.array) -> tuple[mx.array, mx.array]:
+    """Each target's cross-entropy, and whether it was the likeliest token; for evaluation, evaluated on return.
+
+    Args: as of `target_loss_sum`.
+    Returns: ([T] float32 nats, [T] bool).
+    """
+    losses, hits = [], []
+    for start, stop in _chunks(reader, states.shape):
+        logits = _logits(reader, states[start:stop])
+        ids = target_id[start:stop]
+        losses.append(_cross_entropy(logits, ids))
+        hits.append(mx.argmax(logits, axis=-1) == ids)
+        mx.eval(losses[-1], hits[-1])
+    return mx.concatenate(losses), mx.concatenate(hits)
+
+
+def _logits(reader: Reader, states: mx.array) -> mx.array:
+    logits = states if reader.anatomy is None else apply_head(reader.anatomy, states)
+    return logits.astype(mx.float32)
+
+
+def _cross_entropy(logits: mx.array, ids: mx.array) -> mx.array:
+    """log sum exp(logits) - logits[id]: [T, V] and [T] to [T]."""
+    return mx.logsumexp(logits, axis=-1) - mx.take_along_axis(logits, ids[:, None], axis=-1).squeeze(-1)
+
+
+def _chunks(reader: Reader, shape: tuple[int, ...]) -> list[tuple[int, int]]:
+    """Spans of the T positions, each of at most CHUNK_BYTES of logits."""
+    width = shape[1] if reader.anatomy is None else reader.anatomy.head.weight.shape[0]
+    size = max(1, CHUNK_BYTES // (4 * width))
+    return [(start, min(start + size, shape[0])) for start in range(0, shape[0], size)]

@@ -1,0 +1,123 @@
+"""The tokens that all rows of a batch begin with go through the network once.
+
+mlx-lm's cache protocol carries them through every attention family without touching a model's code: the prefix runs
+once, [1, P], while each layer's cache records its keys and values; the rows then run, [B, L], with caches that put the
+recorded keys and values, broadcast over B, before the row's own. Gradients flow through both. Layers whose cache is
+something else (a recurrent state, a quantized cache) do not share; `can_share_prefix` compares logits and says so.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+from mlx import nn
+from mlx_lm.models.cache import KVCache, RotatingKVCache, create_attention_mask, make_prompt_cache
+
+Forward = Callable[..., mx.array]
+"""Of a network or its backbone: (token_ids [B, L], cache=None or one a layer) -> [B, L, ...]."""
+
+PROBE_TOKENS = 32
+"""Token ids that every vocabulary has, for trying sharing out."""
+
+
+class RecordingCache:
+    """One layer's cache while the prefix runs: returns what it is given, and keeps it."""
+
+    def __init__(self, window: int | None) -> None:
+        self.offset = 0
+        self.window = window
+        self.keys: mx.array | None = None
+        self.values: mx.array | None = None
+
+    def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
+        self.keys, self.values = keys, values
+        return keys, values
+
+    def keys_and_values(self) -> tuple[mx.array | None, mx.array | None]:
+        return self.keys, self.values
+
+    def make_mask(self, length: int, *, return_array: bool = False, window_size: int | None = None) -> Any:
+        return create_attention_mask(length, self.offset, return_array, window_size or self.window)
+
+
+class PrefixedCache:
+    """One layer's cache while the rows run: the recorded prefix, [1, H, P, D], stands before every row's own keys."""
+
+    def __init__(self, recorded: RecordingCache) -> None:
+        assert recorded.keys is not None
+        assert recorded.values is not None
+        self.prefix_keys, self.prefix_values = recorded.keys, recorded.values
+        self.offset = recorded.keys.shape[2]
+        self.window = recorded.window
+        self.keys: mx.array | None = None
+        self.values: mx.array | None = None
+
+    def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
+        self.keys = _joined(self.prefix_keys, keys)
+        self.values = _joined(self.prefix_values, values)
+        return self.keys, self.values
+
+    def keys_and_values(self) -> tuple[mx.array | None, mx.array | None]:
+        return self.keys, self.values
+
+    def make_mask(self, length: int, *, return_array: bool = False, window_size: int | None = None) -> Any:
+        return create_attention_mask(length, self.offset, return_array, window_size or self.window)
+
+
+def _joined(prefix: mx.array, rows: mx.array) -> mx.array:
+    """[1, H, P, D] and [B, H, L, D] to [B, H, P + L, D]."""
+    return mx.concatenate([mx.broadcast_to(prefix, (rows.shape[0], *prefix.shape[1:])), rows], axis=2)
+
+
+def layer_windows(network: nn.Module) -> list[int | None] | None:
+    """The attention window of each layer (None: unlimited), or None when a layer keeps anything but keys and values."""
+    caches = make_prompt_cache(network)
+    if not all(type(cache) in (KVCache, RotatingKVCache) for cache in caches):
+        return None
+    return [cache.max_size if isinstance(cache, RotatingKVCache) else None for cache in caches]
+
+
+def forward_shared(
+    forward: Forward, windows: list[int | None] | None, prefix_ids: mx.array, token_ids: mx.array
+) -> mx.array:
+    """What ``forward`` gives for the rows when ``prefix_ids`` stand before each of them.
+
+    Args:
+        forward: of the network or its backbone.
+        windows: from `layer_windows`; may be None where P is 0.
+        prefix_ids: [P]; P may be 0.
+        token_ids: [B, L].
+
+    Returns: [B, L, ...], for the row positions alone; equal to ``forward(prefix + row)[:, P:]``.
+    """
+    if prefix_ids.shape[0] == 0:
+        return forward(token_ids)
+    assert windows is not None
+    recorders = [RecordingCache(window) for window in windows]
+    forward(prefix_ids[None], cache=recorders)
+    return forward(token_ids, cache=[PrefixedCache(recorder) for recorder in recorders])
+
+
+def common_prefix_length(rows: list[np.ndarray]) -> int:
+    """How many tokens all ``rows`` begin with alike."""
+    shortest = min(len(row) for row in rows)
+    same = np.all(np.stack([row[:shortest] for row in rows]) == rows[0][:shortest], axis=0)
+    return shortest if same.all() else int(np.argmin(same))
+
+
+def can_share_prefix(network: nn.Module) -> bool:
+    """Whether sharing leaves this network's logits as they are: tried, once, on a few tokens.
+
+    The tolerance is a hundredth of the logits' spread: rounding, in any number format, stays below it; a position or a
+    mask that is off does not.
+    """
+    windows = layer_windows(network)
+    if windows is None:
+        return False
+    tokens = mx.array(np.random.default_rng(0).integers(0, PROBE_TOKENS, (2, 12)))
+    prefix = mx.broadcast_to(tokens[:1, :5], (2, 5))
+    whole = network(mx.concatenate([prefix, tokens[:, 5:]], axis=1))[:, 5:]
+    shared = forward_shared(network, windows, tokens[0, :5], tokens[:, 5:])
+    worst = mx.max(mx.abs(whole - shared)).astype(mx.float32)
+    return bool((worst <= 0.01 * mx.std(whole.astype(mx.float32))).item())

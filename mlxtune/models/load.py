@@ -1,0 +1,125 @@
+"""A model folder opened for work: checked, loaded by mlx_lm, brought to a device's number formats, frozen.
+
+Knows folders with config.json and safetensors; where a folder comes from is source.py's business. Nothing in the folder
+is run: no pickles, no Python files, no network.
+"""
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mlx import nn
+
+from mlxtune.device.limits import import_mlx_lm
+from mlxtune.device.precision import Precision, apply_precision
+from mlxtune.errors import ModelError
+from mlxtune.models.safetensors import validate_weights
+from mlxtune.models.tokenizer import open_tokenizer
+
+if TYPE_CHECKING:
+    from mlx_lm.tokenizer_utils import TokenizerWrapper
+
+OTHER_SENSES = ("vision_config", "audio_config")
+
+
+@dataclass(frozen=True)
+class Model:
+    """What training, evaluation and generation start from."""
+
+    network: nn.Module
+    """Frozen and in evaluation mode."""
+    tokenizer: "TokenizerWrapper"
+    config: dict[str, Any]
+    folder: Path
+
+
+def open_model(folder: Path, precision: Precision) -> Model:
+    """Open a local folder in Hugging Face's or MLX's form.
+
+    Raises: ModelError, if the folder is not whole, or mlx_lm has no class for its architecture.
+    """
+    network, config = load_network(folder)
+    tokenizer = open_tokenizer(folder, config)
+    apply_precision(network, precision)
+    network.freeze()
+    network.eval()
+    return Model(network, tokenizer, config, folder)
+
+
+def load_network(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
+    """The network with its weights as they are stored, not yet read from the disk, and its config.
+
+    Raises: ModelError.
+    """
+    check_config(read_config(folder), folder)
+    validate_weights(folder)
+    from mlx_lm.utils import load_model
+
+    try:
+        return load_model(folder, lazy=True)
+    # What mlx_lm's classes raise for a config or weights that they cannot use, a name that is missing included.
+    except (ValueError, TypeError, KeyError, AttributeError, IndexError, ArithmeticError, RuntimeError) as error:
+        said = " ".join(f"{type(error).__name__}: {error}".split())
+        raise ModelError(
+            f"config.json and the weights do not give a network: {said[:300]}",
+            where=folder,
+            remedy="get the model's files again, all from one version",
+        ) from error
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The content of config.json. Raises: ModelError, if it is missing or not one JSON object."""
+    path = folder / "config.json"
+    if not path.is_file():
+        remedy = "give the folder that holds config.json and the weights"
+        if (folder / "adapter_config.json").is_file():
+            remedy = "this is an adapter: give its base model here"
+        raise ModelError("there is no config.json", where=folder, remedy=remedy)
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError, OSError) as error:
+        raise ModelError(f"config.json is not JSON: {error}", where=path, remedy="get the file again") from error
+    if not isinstance(config, dict):
+        raise ModelError("config.json is not a JSON object", where=path, remedy="get the file again")
+    return config
+
+
+def check_config(config: dict[str, Any], folder: Path) -> None:
+    """Raises: ModelError, for a model that mlx_lm has no class for, or that would need code of its own to run."""
+    where = folder / "config.json"
+    model_type = config.get("model_type")
+    if not isinstance(model_type, str) or not re.fullmatch(r"[\w-]+", model_type):
+        raise ModelError("config.json names no model_type", where=where, remedy="give a text model's folder")
+    if "model_file" in config:
+        raise ModelError(
+            f"the model wants to run its own code ({config['model_file']}), which is never done",
+            where=where,
+            remedy="use a model that mlx_lm has a class for",
+        )
+    if senses := [key for key in OTHER_SENSES if key in config]:
+        raise ModelError(
+            f"this is no pure text model ({', '.join(senses)}); vision and audio models are not supported",
+            where=where,
+            remedy="use a text model, or a text-only conversion of this one",
+        )
+    import_mlx_lm()
+    from mlx_lm.utils import _get_classes
+
+    try:
+        _get_classes(config)
+    except (ValueError, AttributeError) as error:
+        own_code = " and its own code (auto_map) is never run" if "auto_map" in config else ""
+        raise ModelError(
+            f"mlx_lm has no class for the model type {model_type}{own_code}",
+            where=where,
+            remedy="use another model, or a newer mlx-lm that knows it",
+        ) from error
+    method = (config.get("quantization_config") or {}).get("quant_method")
+    if method is not None and "quantization" not in config:
+        raise ModelError(
+            f"the weights are quantized by {method}, which is not supported",
+            where=where,
+            remedy="use the unquantized version, or one quantized by MLX",
+        )

@@ -1,0 +1,10 @@
+"""How long work tells how far it is: it calls a function that was handed in. The command line hands in one that draws."""
+
+from collections.abc import Callable
+
+Progress = Callable[[str, int, int], None]
+"""``(what, done, total)``: ``what`` names the work and, after a colon, its unit, as in ``"download: bytes"``."""
+
+
+def silent(what: str, done: int, total: int) -> None:
+    """The progress that nobody watches."""

@@ -1,0 +1,45 @@
+"""Relative paths of a recipe become absolute, seen from the folder in which they were written."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from mlxtune.recipe.document import Key
+from mlxtune.recipe.keys import path_keys
+
+SOURCE: Key = ("model", "source")
+
+
+def with_absolute_paths(values: Any, base: Path, *, below: Key = ()) -> Any:
+    """``values``, a recipe's, with the paths at or below the key ``below`` made absolute from ``base``.
+
+    What is no text stays as it is, for the schema to refuse.
+    """
+    for key in path_keys():
+        if key[: len(below)] == below:
+            values = _changed(values, key, lambda path: _absolute(path, base))
+    if SOURCE[: len(below)] == below:
+        values = _changed(values, SOURCE, lambda source: _absolute(source, base) if is_local(source, base) else source)
+    return values
+
+
+def is_local(source: str, base: Path) -> bool:
+    """Whether a model source is a path: it looks like one, or one is there; a bare name has to be a model's folder."""
+    if source.startswith(("/", "./", "../", "~")) or source in (".", "..") or source.lower().endswith(".gguf"):
+        return True
+    return (base / source).exists() if "/" in source else (base / source / "config.json").is_file()
+
+
+def _absolute(path: str, base: Path) -> str:
+    # Lexically, not with resolve(): a link to the data keeps its own name, the one that the user knows.
+    return os.path.abspath(base / os.path.expanduser(path))  # noqa: PTH100, PTH111 - pathlib's raises for ~nobody
+
+
+def _changed(values: Any, key: Key, change: Callable[[str], str]) -> Any:
+    """``values`` with the text at ``key``, if there is text, changed."""
+    if not key:
+        return change(values) if isinstance(values, str) else values
+    if not isinstance(values, dict) or key[0] not in values:
+        return values
+    return {**values, key[0]: _changed(values[key[0]], key[1:], change)}

@@ -1,0 +1,233 @@
+"""The keys of a recipe: names, types, bounds, defaults and their meaning. This is their one home.
+
+A recipe says what is to be done and nothing of how: it knows no network and no file format. Method and objective are
+two axes, each with its own keys by ``type``. Every key has a default but ``name``, ``model.source`` and ``data.train``.
+"""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, WithJsonSchema, model_validator
+from pydantic_core import PydanticCustomError
+
+from mlxtune.recipe.settings import FilePath, Names, Settings, empty_for_now, expected, later, later_types
+
+DEFAULT_EPOCHS = 3
+
+
+class QuantizeSettings(Settings):
+    """How the base model's weights are stored."""
+
+    bits: Literal[2, 3, 4, 5, 6, 8] = 4
+    """Bits a weight."""
+    group_size: Literal[32, 64, 128] = 32
+    """How many weights share a scale and a bias."""
+
+
+class ModelSettings(Settings):
+    """The pre-trained model."""
+
+    source: str = Field(min_length=1)
+    """A catalogue name (`mlxtune models list`), a folder in Hugging Face or MLX format, or a `.gguf` file."""
+    quantize: QuantizeSettings | None = None
+    """Store the base in these bits; null keeps what is stored."""
+    adapter: Annotated[None, empty_for_now(now="null; every run starts from the base model")] = None
+    """The run or adapter folder to start from."""
+
+
+class TopLayers(Settings):
+    """The blocks nearest to the output."""
+
+    top: int = Field(ge=1)
+    """How many of them."""
+
+
+class LoraSettings(Settings):
+    """Low-rank adaptation (https://arxiv.org/abs/2106.09685): the base stays as it is, a small update is learned."""
+
+    type: Literal["lora"] = "lora"
+    """`lora`."""
+    rank: int = Field(default=8, ge=1)
+    """Width R of the two low-rank factors; adapter size and memory grow with it."""
+    alpha: float = Field(default=16.0, gt=0)
+    """Strength of the update, as in PEFT: a layer adds alpha / rank * B A."""
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Share of the adapter's inputs that is set to zero in training."""
+    target_modules: Annotated[
+        Literal["all-linear"] | Names, expected("all-linear, or a list of module names such as [q_proj, v_proj]")
+    ] = "all-linear"
+    """Which linear layers of a block get an adapter: all, or those whose last name is listed."""
+    layers: Annotated[Literal["all"] | TopLayers, expected("all, or {top: N} with N at least 1")] = "all"
+    """Which blocks get adapters: all, or the N nearest to the output, which saves time and memory."""
+
+
+class SftSettings(Settings):
+    """Supervised fine-tuning: make the written answers more likely."""
+
+    type: Literal["sft"] = "sft"
+    """`sft`."""
+
+
+class DataSettings(Settings):
+    """The examples. Relative paths are relative to the recipe's folder."""
+
+    train: FilePath
+    """JSON Lines to train on."""
+    valid: FilePath | None = None
+    """JSON Lines to choose by: the best checkpoint, early stopping."""
+    test: FilePath | None = None
+    """JSON Lines that are scored at the end, and never used for a choice."""
+    format: Literal["auto", "chat", "prompt_completion", "text"] = "auto"
+    """The form of a row: `messages`, `prompt` and `completion`, or `text`; auto tells by the keys."""
+    chat_template: Annotated[None, empty_for_now(now="null, the tokenizer's own template")] = None
+    """A chat template for a model without one."""
+    train_on: Literal["completions", "last_completion", "everything"] = "completions"
+    """Which tokens are targets: those of all answers, of the last one, or all. Text rows are always everything."""
+    max_seq_length: int = Field(default=512, ge=2)
+    """Most tokens that an example may have."""
+    overflow: Annotated[
+        Literal["error", "drop", "truncate_left", "truncate_right"],
+        later("split", now="error, drop, truncate_left or truncate_right"),
+    ] = "error"
+    """What becomes of a longer example."""
+
+
+class TrainingSettings(Settings):
+    """How long and how fast. The first of epochs, max_steps and max_minutes that is reached ends the run."""
+
+    max_steps: int | None = Field(default=None, ge=1)
+    """Most updates."""
+    max_minutes: float | None = Field(default=None, gt=0)
+    """Most minutes of training."""
+    epochs: int | None = Field(
+        default_factory=lambda earlier: (
+            DEFAULT_EPOCHS if earlier.get("max_steps") is None and earlier.get("max_minutes") is None else None
+        ),
+        ge=1,
+    )
+    """Passes over the data: 3, unless max_steps or max_minutes says when to end."""
+    batch_size: int = Field(default=8, ge=1)
+    """Examples that go through the network at once."""
+    gradient_accumulation_steps: int = Field(default=1, ge=1)
+    """Batches an update."""
+    learning_rate: float = Field(default=2.0e-4, gt=0)
+    """The highest rate, reached after warm-up."""
+    lr_schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    """How the rate goes on after warm-up: down to zero by a cosine or a line, or as it is."""
+    warmup_ratio: float = Field(default=0.05, ge=0, le=1)
+    """Share of all updates during which the rate rises to its highest."""
+    optimizer: Annotated[Literal["adamw"], later("adam", "adafactor", "lion", "muon", "sgd", now="adamw")] = "adamw"
+    """`adamw`."""
+    weight_decay: float = Field(default=0.0, ge=0)
+    """AdamW's decay, a share of the learning rate."""
+    max_grad_norm: float | None = Field(default=1.0, gt=0)
+    """Gradients longer than this are shortened to it; null does not clip."""
+    grad_checkpoint: Annotated[
+        Literal["auto"] | Annotated[bool, WithJsonSchema({"const": False})],
+        expected("auto or false"),
+        later(True, now="auto or false, which keep activations"),
+    ] = "auto"
+    """Recompute activations to save memory; auto is off in this version."""
+
+    @model_validator(mode="after")
+    def ends_at_some_time(self) -> Self:
+        if self.epochs is None and self.max_steps is None and self.max_minutes is None:
+            raise PydanticCustomError(
+                "contradiction", "nothing says when to end; set epochs, max_steps or max_minutes", {"key": "epochs"}
+            )
+        return self
+
+
+class TaskSettings(Settings):
+    """A question that the model answers for each test row, and how the answer is scored."""
+
+    name: str = Field(min_length=1)
+    """What the scores are called."""
+    max_tokens: int = Field(default=128, ge=1)
+    """Most tokens of an answer."""
+    answer_after: str | None = Field(default="\nA:", min_length=1)
+    """In text rows: what the prompt ends with, the rest being the answer; null scores no text rows."""
+
+
+class ExactMatchTask(TaskSettings):
+    """The answer equals the reference."""
+
+    scorer: Literal["exact_match"]
+    """`exact_match`."""
+
+
+class JsonFieldsTask(TaskSettings):
+    """The answer is a JSON object, compared field by field with the reference."""
+
+    scorer: Literal["json_fields"]
+    """`json_fields`."""
+    fields: Names | None = None
+    """The fields to compare; null compares those of the reference."""
+
+
+Task = Annotated[ExactMatchTask | JsonFieldsTask, Field(discriminator="scorer")]
+
+
+class EvaluationSettings(Settings):
+    """Measuring, while training and after it."""
+
+    every_steps: int = Field(default=50, ge=1)
+    """Updates between two looks at the loss on data.valid."""
+    early_stopping_patience: int | None = Field(default=None, ge=1)
+    """End after so many looks without a better loss; null never ends early."""
+    tasks: Annotated[tuple[Task, ...], Field(strict=False)] = ()
+    """What is asked and scored on data.test, for base and tuned model alike."""
+
+    @model_validator(mode="after")
+    def task_names_differ(self) -> Self:
+        names = [task.name for task in self.tasks]
+        if len(set(names)) < len(names):
+            raise PydanticCustomError("contradiction", "two tasks have the same name", {"key": "tasks"})
+        return self
+
+
+class CheckpointSettings(Settings):
+    """Saving what a run needs to go on."""
+
+    every_steps: int = Field(default=50, ge=1)
+    """Updates between two checkpoints."""
+    keep: int = Field(default=2, ge=1)
+    """How many checkpoints stay, the newest."""
+
+
+class Recipe(Settings):
+    """One turn of the wheel: a model, a method, an objective, data, and how to train and to measure."""
+
+    schema_version: Literal[1] = 1
+    """The version of these keys."""
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)
+    """What runs are called: letters, digits, dot, dash and underscore."""
+    seed: int = Field(default=7, ge=0, lt=2**32)
+    """Decides all that is random: the order of examples, the adapter's start, dropout."""
+    model: ModelSettings
+    method: Annotated[LoraSettings, later_types("dora", "full", now="lora")] = LoraSettings()
+    """What is trained: `lora`."""
+    objective: Annotated[SftSettings, later_types("dpo", "orpo", "kto", "grpo", now="sft")] = SftSettings()
+    """What is optimized: `sft`."""
+    data: DataSettings
+    training: TrainingSettings = TrainingSettings()
+    evaluation: EvaluationSettings = EvaluationSettings()
+    checkpoint: CheckpointSettings = CheckpointSettings()
+    report_to: Annotated[
+        tuple[()], Field(strict=False), empty_for_now(now="an empty list; a run reports in its own folder")
+    ] = ()
+    """Trackers that are told of each step."""
+
+    @model_validator(mode="after")
+    def early_stopping_has_something_to_look_at(self) -> Self:
+        if self.evaluation.early_stopping_patience is not None and self.data.valid is None:
+            raise PydanticCustomError(
+                "contradiction",
+                "early stopping looks at the loss on data.valid, and there is none",
+                {"key": "evaluation.early_stopping_patience"},
+            )
+        return self
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema of a recipe, with which an editor completes and checks keys."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Recipe.model_json_schema()}

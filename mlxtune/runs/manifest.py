@@ -1,0 +1,78 @@
+"""run.json: what made this run, so that it can be explained, repeated, and not resumed as something else.
+
+Plain values come in; nothing of networks is known here.
+"""
+
+import importlib.metadata
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from mlxtune.errors import RunError
+
+PACKAGES = ("mlxtune", "mlx", "mlx-lm", "numpy", "transformers", "tokenizers")
+
+
+def versions() -> dict[str, str]:
+    """Of Python and the packages that a result depends on."""
+    found = {"python": platform.python_version(), "platform": platform.platform()}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def git_commit(folder: Path) -> str | None:
+    """The commit of the checkout that ``folder`` is in, with ``+changes`` where files differ from it; None elsewhere."""
+    try:
+        command = ["git", "-C", str(folder), "describe", "--always", "--abbrev=40", "--dirty=+changes"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None if done.returncode == 0 else None
+
+
+def make_manifest(
+    *, name: str, device: Mapping[str, str], inputs: Mapping[str, Any], recipe_folder: Path
+) -> dict[str, Any]:
+    """What run.json holds at the start.
+
+    Args:
+        device: kind, precision and the reason for them.
+        inputs: what the result depends on: hashes of model, data and chat template, train_on, the model's source.
+    """
+    return {
+        "name": name,
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "argv": sys.argv,
+        "versions": versions(),
+        "git_commit": git_commit(recipe_folder),
+        "device": dict(device),
+        "inputs": dict(inputs),
+    }
+
+
+def refuse_changes(before: Mapping[str, Any], now: Mapping[str, Any], *, where: Path) -> None:
+    """Raise RunError, listing every difference, if what a run was started with is not what it would go on with."""
+    changed = _differences("", before, now)
+    if changed:
+        raise RunError(
+            "what this run was started with has changed: " + "; ".join(changed),
+            where=where,
+            remedy="put it back to resume, or start a new run",
+        )
+
+
+def _differences(path: str, before: Any, now: Any) -> list[str]:
+    if isinstance(before, Mapping) and isinstance(now, Mapping):
+        found = []
+        for key in sorted(before.keys() | now.keys()):
+            found += _differences(f"{path}.{key}".lstrip("."), before.get(key), now.get(key))
+        return found
+    return [] if before == now else [f"{path} was {before!r}, is {now!r}"]

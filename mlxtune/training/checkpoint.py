@@ -1,0 +1,81 @@
+"""A checkpoint: all that changes in training, in one folder that is whole or absent.
+
+``latest.json`` is written last and names the newest; each folder holds its files' hashes, so that a damaged one is
+passed over for the one before it. Knows the training state; nothing of recipes.
+"""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+from mlx.utils import tree_flatten, tree_unflatten
+
+from mlxtune.adapters.attach import adapter_parameters, load_adapter_parameters
+from mlxtune.errors import RunError
+from mlxtune.files import new_folder, sha256_of, write_json, write_text
+from mlxtune.training.state import TrainingState
+
+ADAPTER, OPTIMIZER, STATE, SUMS = "adapter.safetensors", "optimizer.safetensors", "trainer_state.json", "SHA256SUMS"
+
+
+def save_checkpoint(state: TrainingState, folder: Path, *, keep: int) -> Path:
+    """Write ``folder``/step_NNNNNN; then forget all but the ``keep`` newest and the best.
+
+    A checkpoint of the same step, left by an attempt that was killed, is replaced.
+    """
+    path = folder / f"step_{state.step:06d}"
+    with new_folder(path, force=True) as part:
+        mx.save_safetensors(str(part / ADAPTER), adapter_parameters(state.network))
+        mx.save_safetensors(str(part / OPTIMIZER), dict(tree_flatten(state.optimizer.state)))
+        write_json(part / STATE, state.counters())
+        write_text(part / SUMS, "".join(f"{sha256_of(part / n)}  {n}\n" for n in (ADAPTER, OPTIMIZER, STATE)))
+    write_json(folder / "latest.json", {"step": state.step, "folder": path.name})
+    for old in checkpoints(folder)[:-keep]:
+        if old.name != f"step_{state.best_step or 0:06d}":
+            shutil.rmtree(old)
+    return path
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """The checkpoint folders, oldest first."""
+    return sorted(folder.glob("step_??????"))
+
+
+def newest_checkpoint(folder: Path) -> Path | None:
+    """The newest whole checkpoint, or None where there is none yet.
+
+    Raises: RunError, if there are some and none of them is whole.
+    """
+    found = checkpoints(folder)
+    for path in reversed(found):
+        if _is_whole(path):
+            return path
+    if found:
+        remedy = "start a new run; the disk may be failing"
+        raise RunError("every checkpoint is damaged", where=folder, remedy=remedy)
+    return None
+
+
+def load_checkpoint(state: TrainingState, path: Path) -> None:
+    """Bring ``state`` to what it was when ``path`` was written."""
+    load_adapter_parameters(state.network, read_tensors(path / ADAPTER))
+    state.optimizer.state = tree_unflatten(list(read_tensors(path / OPTIMIZER).items()))
+    mx.eval(state.network.parameters(), state.optimizer.state)
+    state.set_counters(json.loads((path / STATE).read_text()))
+
+
+def read_tensors(path: Path) -> dict[str, Any]:
+    """The arrays of a safetensors file."""
+    arrays = mx.load(str(path))
+    assert isinstance(arrays, dict)
+    return arrays
+
+
+def _is_whole(path: Path) -> bool:
+    try:
+        sums = [line.split("  ", 1) for line in (path / SUMS).read_text().splitlines()]
+        return bool(sums) and all(sha256_of(path / name) == digest for digest, name in sums)
+    except (OSError, ValueError):
+        return False

@@ -1,0 +1,70 @@
+"""What every test stands on: the CPU, a cache of the session's own, and no network.
+
+Set up before the first test file is imported, since test files import mlx_lm, which has to find the BLAS opened, the
+device chosen and the hub switched off. Child processes inherit the environment, not the guard on sockets.
+"""
+
+import os
+import shutil
+import socket
+import tempfile
+from collections.abc import Iterator
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+SESSION_FOLDER = pytest.StashKey[Path]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[SESSION_FOLDER] = Path(tempfile.mkdtemp(prefix="mlxtune-tests-"))
+    for name in [name for name in os.environ if name.startswith("MLXTUNE_")]:
+        del os.environ[name]  # the settings of whoever runs the tests are not theirs
+    os.environ["MLXTUNE_CACHE"] = str(config.stash[SESSION_FOLDER] / "cache")
+    os.environ["HF_HUB_OFFLINE"] = os.environ["TRANSFORMERS_OFFLINE"] = "1"
+
+    import mlxtune  # noqa: F401 - opens the BLAS
+    from mlxtune.device.choose import open_device
+
+    open_device("cpu")
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    shutil.rmtree(config.stash[SESSION_FOLDER], ignore_errors=True)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_network() -> Iterator[None]:
+    """A socket reaches this machine and no other; else RuntimeError, which nobody takes for a lost connection."""
+    originals = {name: getattr(socket.socket, name) for name in ("connect", "connect_ex")}
+
+    def guarded(name: str) -> Any:
+        def connect(self: socket.socket, address: Any) -> Any:
+            if self.family != socket.AF_UNIX and not is_loopback(address[0]):
+                raise RuntimeError(f"a test tried to reach {address[0]}; tests stay on this machine")
+            return originals[name](self, address)
+
+        return connect
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in originals:
+            patch.setattr(socket.socket, name, guarded(name))
+        yield
+
+
+def is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:  # a name
+        return host == "localhost"
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of public data sets that lies beside some checkouts; tests that need it skip elsewhere."""
+    folder = Path(__file__).resolve().parents[2] / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip(f"the public data sets are not at {folder}")
+    return folder

@@ -1,0 +1,71 @@
+"""Memory is read in bytes, whatever unit the system tells it in."""
+
+import resource
+import sys
+from pathlib import Path
+
+import mlx.core as mx
+import pytest
+
+from mlxtune.device.memory import (
+    container_memory,
+    measure_memory,
+    peak_resident_bytes,
+    read_meminfo,
+    read_sysctl,
+    readable_bytes,
+)
+
+GIB = 2**30
+MIB = 2**20
+
+
+def test_linux_tells_kibibytes():
+    text = "MemTotal:       16314564 kB\nMemFree:          812344 kB\nMemAvailable:    6291456 kB\n"
+    assert read_meminfo(text) == (16314564 * 1024, 6 * GIB)
+
+
+def test_macos_tells_bytes_and_a_percentage():
+    assert read_sysctl("17179869184\n50\n") == (16 * GIB, 8 * GIB)
+
+
+def write_group(folder: Path, limit: str, used: int, cache: int) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "memory.max").write_text(f"{limit}\n")
+    (folder / "memory.current").write_text(f"{used}\n")
+    (folder / "memory.stat").write_text(f"anon 17\ninactive_file {cache}\nactive_file 3\n")
+
+
+def test_the_tightest_of_nested_containers_counts_and_old_page_cache_is_free(tmp_path):
+    write_group(tmp_path / "outer" / "inner", "max", 1 * GIB, 0)
+    write_group(tmp_path / "outer", str(4 * GIB), 3 * GIB, 1 * GIB)
+    write_group(tmp_path, str(8 * GIB), 7 * GIB, 0)
+    assert container_memory("0::/outer/inner\n", tmp_path) == (4 * GIB, 1 * GIB)
+
+
+def test_no_limit_is_none(tmp_path):
+    write_group(tmp_path, "max", 1 * GIB, 0)
+    assert container_memory("0::/\n", tmp_path) == (None, None)
+    assert container_memory("4:memory:/old\n", tmp_path / "absent") == (None, None)
+
+
+def test_the_peak_is_at_least_what_is_in_use_and_no_more_than_the_system_says():
+    block = bytearray(32 * MIB)
+    peak = peak_resident_bytes()
+    unit = 1 if sys.platform == "darwin" else 1024
+    assert len(block) < peak <= 1.1 * unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def test_this_machine_has_more_than_it_can_give_and_mlx_counts_its_arrays():
+    before = measure_memory()
+    array = mx.zeros(4 * MIB, dtype=mx.float32)
+    mx.eval(array)
+    after = measure_memory()
+    assert 0 < after.available_bytes < after.total_bytes
+    assert after.mlx_active_bytes - before.mlx_active_bytes >= 16 * MIB
+    assert after.mlx_peak_bytes >= after.mlx_active_bytes
+
+
+@pytest.mark.parametrize(("count", "text"), [(16 * GIB, "16.0 GiB"), (24 * MIB, "24 MiB"), (0, "0 MiB")])
+def test_bytes_are_written_for_people(count, text):
+    assert readable_bytes(count) == text

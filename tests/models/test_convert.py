@@ -1,0 +1,223 @@
+"""Converting: what is kept is kept to the last bit, the rest is what was asked for, and mlx_lm opens all of it."""
+
+import json
+from pathlib import Path
+
+import mlx.core as mx
+import mlx_lm
+import numpy as np
+import pytest
+from mlx.utils import tree_flatten
+from reference.gguf import values_of_affine
+from tiny import tiny_model_folder
+
+from mlxtune.errors import ModelError, OutputExistsError, UsageError
+from mlxtune.models.convert import convert
+from mlxtune.models.safetensors import validate_weights
+
+
+def weights_of(folder: Path) -> dict[str, mx.array]:
+    return dict(mx.load(str(folder / "model.safetensors")))
+
+
+def config_of(folder: Path) -> dict:
+    return json.loads((folder / "config.json").read_text())
+
+
+def bits_of(array: mx.array) -> bytes:
+    return bytes(memoryview(array.view(mx.uint8)))
+
+
+@pytest.fixture
+def floats(tmp_path: Path) -> Path:
+    return tiny_model_folder(tmp_path / "floats")
+
+
+@pytest.fixture
+def quantized(tmp_path: Path) -> Path:
+    return tiny_model_folder(tmp_path / "quantized", quantized=True)
+
+
+@pytest.mark.parametrize("kind", ["floats", "quantized"])
+def test_without_options_every_weight_is_the_same_to_the_last_bit(tmp_path, request, kind):
+    source = request.getfixturevalue(kind)
+
+    report = convert(str(source), tmp_path / "out")
+
+    before, after = weights_of(source), weights_of(tmp_path / "out")
+    assert before.keys() == after.keys()
+    assert all(
+        bits_of(before[name]) == bits_of(after[name]) and before[name].dtype == after[name].dtype for name in before
+    )
+    assert config_of(tmp_path / "out").get("quantization") == config_of(source).get("quantization")
+    assert report["quantization"] == config_of(source).get("quantization")
+    assert report["bytes"] == sum(array.nbytes for array in before.values())
+
+
+def test_tokenizer_and_generation_settings_come_along(tmp_path, floats):
+    (floats / "generation_config.json").write_text('{"eos_token_id": [0, 2]}')
+    (floats / "pytorch_model.bin").write_bytes(b"pickled")
+
+    convert(str(floats), tmp_path / "out")
+
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    expected = {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "generation_config.json"}
+    assert names == expected
+    assert mlx_lm.load(str(tmp_path / "out"))[1].eos_token_ids == {0, 2}
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+def test_dtype_alone_expands_what_is_quantized(tmp_path, quantized, dtype):
+    packed = weights_of(quantized)
+
+    convert(str(quantized), tmp_path / "out", dtype=dtype)
+
+    weights = weights_of(tmp_path / "out")
+    assert {array.dtype for array in weights.values()} == {getattr(mx, dtype)}
+    assert "quantization" not in config_of(tmp_path / "out")
+    assert config_of(tmp_path / "out")["torch_dtype"] == dtype
+    layer = "model.layers.0.self_attn.q_proj"
+    parts = [np.array(packed[f"{layer}.{part}"].astype(mx.float32)) for part in ("scales", "biases")]
+    exact = values_of_affine(np.array(packed[f"{layer}.weight"]), *parts, 4)
+    expected = mx.array(exact).astype(getattr(mx, dtype))
+    np.testing.assert_array_equal(weights[f"{layer}.weight"].astype(mx.float32), expected.astype(mx.float32))
+    mlx_lm.load(str(tmp_path / "out"))
+
+
+@pytest.mark.parametrize(("bits", "group_size"), [(2, 32), (3, 32), (4, 64), (5, 32), (6, 64), (8, 32)])
+def test_quantized_values_lie_within_half_a_step_of_the_floats(tmp_path, floats, bits, group_size):
+    convert(str(floats), tmp_path / "out", bits=bits, group_size=group_size)
+
+    network, _ = mlx_lm.load(str(tmp_path / "out"))
+    assert config_of(tmp_path / "out")["quantization"] == {"bits": bits, "group_size": group_size, "mode": "affine"}
+    layer = network.layers[1].mlp.down_proj
+    assert (layer.bits, layer.group_size) == (bits, group_size)
+    values = mx.dequantize(layer.weight, layer.scales, layer.biases, group_size, bits)
+    error = mx.abs(values - weights_of(floats)["model.layers.1.mlp.down_proj.weight"]).reshape(64, -1, group_size)
+    # MLX moves the grid so that zero lies on it, which at the far end of a group costs up to half a step more
+    assert mx.all(error <= 1.01 * mx.abs(layer.scales)[..., None]).item()
+    assert mx.mean(error / mx.abs(layer.scales)[..., None]).item() < 0.3
+
+
+def test_layers_that_are_stored_as_asked_pass_through_and_the_others_do_not(tmp_path, write_gguf):
+    write_gguf(tmp_path / "x.gguf")
+    convert(str(tmp_path / "x.gguf"), tmp_path / "stored")
+
+    report = convert(str(tmp_path / "x.gguf"), tmp_path / "out", bits=4, group_size=32)
+
+    before, after = weights_of(tmp_path / "stored"), weights_of(tmp_path / "out")
+    assert report["kept_layers"] == 8  # q, k, o and down of two blocks
+    for name in ("self_attn.q_proj", "mlp.down_proj"):
+        for part in ("weight", "scales", "biases"):
+            key = f"model.layers.1.{name}.{part}"
+            assert bits_of(before[key]) == bits_of(after[key])
+    assert set(config_of(tmp_path / "out")["quantization"]) == {"bits", "group_size", "mode"}
+    assert after["model.embed_tokens.scales"].shape == (264, 2)
+    assert after["model.embed_tokens.scales"].dtype == mx.float16  # as the file's own
+    network, _ = mlx_lm.load(str(tmp_path / "out"))
+    assert network.layers[0].self_attn.v_proj.bits == 4
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_bits_and_dtype_together_set_both(tmp_path, floats, dtype):
+    convert(str(floats), tmp_path / "out", bits=4, dtype=dtype)
+
+    dtypes = {array.dtype for array in weights_of(tmp_path / "out").values()}
+    assert dtypes == {mx.uint32, getattr(mx, dtype)}
+
+
+def test_a_gguf_without_options_is_what_the_cache_would_hold(tmp_path, tiny_gguf, cache):
+    from mlxtune.models.source import find_model
+
+    convert(str(tiny_gguf), tmp_path / "out")
+
+    ours, cached = weights_of(tmp_path / "out"), weights_of(find_model(str(tiny_gguf)).path)
+    assert {name: bits_of(a) for name, a in ours.items()} == {name: bits_of(a) for name, a in cached.items()}
+    assert config_of(tmp_path / "out") == config_of(find_model(str(tiny_gguf)).path)
+
+
+def test_a_group_that_does_not_divide_a_layer_is_refused_with_its_name(tmp_path):
+    source = tiny_model_folder(tmp_path / "narrow", hidden=96)
+
+    with pytest.raises(ModelError, match=r"layer model\.\S+ is 96 wide.*group size 64") as caught:
+        convert(str(source), tmp_path / "out", bits=4, group_size=64)
+
+    assert "smaller group size" in str(caught.value.remedy)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["narrow"]
+
+
+def test_values_beyond_float16_are_refused(tmp_path, floats):
+    weights = weights_of(floats)
+    weights["model.norm.weight"] = weights["model.norm.weight"] * 1e6
+    mx.save_safetensors(str(floats / "model.safetensors"), weights)
+
+    with pytest.raises(ModelError, match=r"model\.norm\.weight has values beyond the range of float16"):
+        convert(str(floats), tmp_path / "out", dtype="float16")
+
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"bits": 7}, "7 bits in groups of 32"),
+        ({"bits": 4, "group_size": 16}, "4 bits in groups of 16"),
+        ({"group_size": 32}, "a group size alone"),
+        ({"dtype": "float8"}, "no dtype float8"),
+    ],
+)
+def test_options_that_mean_nothing_are_refused(tmp_path, floats, options, sentence):
+    with pytest.raises(UsageError, match=sentence):
+        convert(str(floats), tmp_path / "out", **options)
+
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_existing_output_is_kept_unless_forced(tmp_path, floats, quantized):
+    convert(str(floats), tmp_path / "out")
+    before = (tmp_path / "out" / "model.safetensors").read_bytes()
+
+    with pytest.raises(OutputExistsError):
+        convert(str(quantized), tmp_path / "out")
+    assert (tmp_path / "out" / "model.safetensors").read_bytes() == before
+
+    convert(str(quantized), tmp_path / "out", force=True)
+    assert config_of(tmp_path / "out")["quantization"]["bits"] == 4
+
+
+def test_a_failed_conversion_leaves_a_forced_output_as_it_was(tmp_path, floats, tiny_gguf):
+    convert(str(floats), tmp_path / "out")
+    cut = tmp_path / "cut.gguf"
+    cut.write_bytes(tiny_gguf.read_bytes()[:-200])
+
+    with pytest.raises(ModelError):
+        convert(str(cut), tmp_path / "out", force=True)
+
+    validate_weights(tmp_path / "out")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cut.gguf", "floats", "out"]
+
+
+def test_a_familys_own_exceptions_are_respected(tmp_path):
+    """granite's mlx_lm class wants its o_proj, down_proj and head at 8 bits in groups of 64, whatever is asked for."""
+    from mlx_lm.models import granite
+
+    source = tiny_model_folder(tmp_path / "granite")
+    config = config_of(source) | {
+        "model_type": "granite",
+        "logits_scaling": 8.0,
+        "attention_multiplier": 0.3,
+        "embedding_multiplier": 12.0,
+        "residual_multiplier": 0.2,
+        "attention_bias": False,
+        "mlp_bias": False,
+    }
+    network = granite.Model(granite.ModelArgs.from_dict(config))
+    (source / "config.json").write_text(json.dumps(config))
+    mx.save_safetensors(str(source / "model.safetensors"), dict(tree_flatten(network.parameters())))
+
+    convert(str(source), tmp_path / "out", bits=4, group_size=32)
+
+    quantization = config_of(tmp_path / "out")["quantization"]
+    assert quantization["model.layers.0.self_attn.o_proj"] == {"bits": 8, "group_size": 64, "mode": "affine"}
+    assert "model.layers.0.self_attn.q_proj" not in quantization
+    mlx_lm.load(str(tmp_path / "out"))

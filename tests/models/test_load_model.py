@@ -1,0 +1,163 @@
+"""Opening a model folder: what mlx_lm opens, in the device's formats, frozen; and nothing that would run code."""
+
+import json
+import socket
+from pathlib import Path
+
+import mlx.core as mx
+import mlx_lm
+import numpy as np
+import pytest
+from mlx import nn
+from mlx.utils import tree_flatten
+from tiny import tiny_model_folder
+
+from mlxtune.device.precision import CPU_FLOAT32, GPU_BFLOAT16
+from mlxtune.errors import ModelError
+from mlxtune.models.load import load_network, open_model
+
+INPUTS = mx.array([[3, 1, 4, 1, 5]])
+
+
+def edit_config(folder: Path, **changes) -> None:
+    config = json.loads((folder / "config.json").read_text()) | changes
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+@pytest.mark.parametrize("quantized", [False, True])
+def test_on_the_cpu_the_network_is_float32_and_gives_mlx_lms_logits(tmp_path, quantized):
+    folder = tiny_model_folder(tmp_path, quantized=quantized)
+    reference, _ = mlx_lm.load(str(folder))
+
+    model = open_model(folder, CPU_FLOAT32)
+
+    assert not any(isinstance(module, nn.QuantizedLinear) for module in model.network.modules())
+    np.testing.assert_allclose(model.network(INPUTS), reference(INPUTS), rtol=1e-4, atol=1e-4)
+    assert model.config["model_type"] == "llama"
+    assert model.folder == folder
+
+
+def test_for_a_gpu_quantized_weights_stay_and_floats_become_bfloat16(tmp_path):
+    model = open_model(tiny_model_folder(tmp_path, quantized=True), GPU_BFLOAT16)
+
+    layer = model.network.layers[0].self_attn.q_proj
+    assert isinstance(layer, nn.QuantizedLinear)
+    assert layer.scales.dtype == mx.bfloat16
+
+
+@pytest.mark.parametrize("precision", [CPU_FLOAT32, GPU_BFLOAT16])
+def test_the_network_is_frozen_and_in_evaluation_mode(tmp_path, precision):
+    network = open_model(tiny_model_folder(tmp_path, quantized=True), precision).network
+
+    assert tree_flatten(network.trainable_parameters()) == []
+    assert not network.training
+
+
+def test_an_end_of_text_in_generation_config_counts(tmp_path):
+    folder = tiny_model_folder(tmp_path)
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [0, 1]}))
+
+    assert open_model(folder, CPU_FLOAT32).tokenizer.eos_token_ids == {0, 1, 2}  # 2 is the tokenizer's own
+
+
+def test_opening_asks_nothing_of_the_network(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise AssertionError("a socket was opened")
+
+    monkeypatch.setattr(socket, "socket", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    monkeypatch.delenv("TRANSFORMERS_OFFLINE", raising=False)
+    folder = tiny_model_folder(tmp_path / "org" / "name")
+
+    open_model(folder, CPU_FLOAT32)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"model_type": "llamma"}, "no class for the model type llamma"),
+        ({"model_type": "cache"}, "no class for the model type cache"),
+        ({"model_type": "../llama"}, "names no model_type"),
+        ({"model_type": None}, "names no model_type"),
+        ({"model_type": "mine", "auto_map": {"AutoModel": "mine.Model"}}, "its own code .auto_map. is never run"),
+        ({"model_file": "model.py"}, "wants to run its own code .model.py."),
+        ({"vision_config": {}}, "vision_config.*not supported"),
+        ({"quantization_config": {"quant_method": "bitsandbytes"}}, "quantized by bitsandbytes"),
+        ({"hidden_size": 32}, "do not give a network"),
+        ({"hidden_size": "wide"}, "do not give a network"),
+        ({"num_hidden_layers": 3}, "do not give a network: ValueError: Missing"),
+        ({"num_attention_heads": 0}, "do not give a network"),
+        ({"rope_scaling": {"rope_type": "spiral"}}, "do not give a network: ValueError: Unsupported RoPE type"),
+        ({"quantization": {"bits": 4}}, "do not give a network"),
+    ],
+)
+def test_a_config_that_cannot_be_used_is_refused_by_name(tmp_path, changes, sentence):
+    folder = tiny_model_folder(tmp_path)
+    edit_config(folder, **changes)
+
+    with pytest.raises(ModelError, match=sentence) as caught:
+        load_network(folder)
+
+    assert str(folder) in str(caught.value.where)
+    assert caught.value.remedy
+
+
+def test_code_in_a_folder_whose_type_is_known_is_left_alone(tmp_path):
+    folder = tiny_model_folder(tmp_path)
+    edit_config(folder, auto_map={"AutoModel": "evil.Model"})
+    (folder / "evil.py").write_text("raise SystemExit('ran')")
+
+    load_network(folder)
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{", "[" * 100_000])
+def test_a_damaged_config_is_refused(tmp_path, content):
+    folder = tiny_model_folder(tmp_path)
+    (folder / "config.json").write_text(content)
+
+    with pytest.raises(ModelError, match=r"config\.json is not"):
+        load_network(folder)
+
+
+def test_an_adapter_folder_is_recognised(tmp_path):
+    (tmp_path / "adapter_config.json").write_text("{}")
+
+    with pytest.raises(ModelError, match=r"no config\.json") as caught:
+        load_network(tmp_path)
+
+    assert "adapter" in str(caught.value.remedy)
+
+
+def test_a_truncated_shard_is_refused(tmp_path):
+    folder = tiny_model_folder(tmp_path)
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+
+    with pytest.raises(ModelError, match="end at byte"):
+        open_model(folder, CPU_FLOAT32)
+
+
+@pytest.mark.parametrize("content", [None, "", "{", '{"model": {"type": "BPE"}}'])
+def test_a_missing_or_damaged_tokenizer_is_refused(tmp_path, content):
+    folder = tiny_model_folder(tmp_path)
+    (folder / "tokenizer.json").unlink()
+    if content is None:
+        (folder / "tokenizer_config.json").unlink()
+    else:
+        (folder / "tokenizer.json").write_text(content)
+
+    with pytest.raises(ModelError, match="tokenizer"):
+        open_model(folder, CPU_FLOAT32)
+
+
+def test_a_tokenizer_that_needs_its_own_code_is_refused_without_a_question(tmp_path, monkeypatch):
+    folder = tiny_model_folder(tmp_path)
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    config |= {"tokenizer_class": "Evil", "auto_map": {"AutoTokenizer": ["evil.Evil", "evil.Evil"]}}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    (folder / "evil.py").write_text("raise SystemExit('ran')")
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("it asked"))
+
+    with pytest.raises(ModelError, match="tokenizer"):
+        open_model(folder, CPU_FLOAT32)

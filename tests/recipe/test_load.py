@@ -1,0 +1,294 @@
+"""A file and overrides into a recipe; what is wrong is told with its key, its place and the nearest right one."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from mlxtune.errors import RecipeError
+from mlxtune.recipe.catalogue import packaged_recipes
+from mlxtune.recipe.load import load_recipe
+
+LEAST = "name: a\nmodel: {source: x}\ndata: {train: t.jsonl}\n"
+
+
+@pytest.fixture
+def write(tmp_path: Path):
+    def write(text: str, name: str = "recipe.yaml") -> Path:
+        path = tmp_path / name
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    return write
+
+
+def failure(path: Path | str, *overrides: str) -> RecipeError:
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(path, overrides)
+    return caught.value
+
+
+# --- the way from text to recipe
+
+
+def test_a_recipe_keeps_its_file_and_its_text(write):
+    path = write(LEAST)
+    loaded = load_recipe(path, ["seed=3"])
+    assert (loaded.path, loaded.text, loaded.recipe.seed) == (path, LEAST, 3)
+
+
+def test_relative_paths_start_at_the_recipes_folder(write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "deep").mkdir()
+    path = write(LEAST.replace("t.jsonl", "../rows/t.jsonl, test: /data/test.jsonl"), "deep/recipe.yaml")
+    monkeypatch.chdir("/")
+    data = load_recipe(path).recipe.data
+    assert (data.train, data.test) == (tmp_path / "rows" / "t.jsonl", Path("/data/test.jsonl"))
+
+
+def test_relative_paths_of_overrides_start_at_the_current_folder(
+    write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "here").mkdir()
+    path = write(LEAST)
+    monkeypatch.chdir(tmp_path / "here")
+    data = load_recipe(path, ["data.valid=v.jsonl", "model.source=./net"]).recipe
+    assert data.data.valid == tmp_path / "here" / "v.jsonl"
+    assert data.data.train == tmp_path / "t.jsonl"
+    assert data.model.source == str(tmp_path / "here" / "net")
+
+
+@pytest.mark.parametrize("source", ["smollm2-135m-instruct", "org/name", "org/name@main"])
+def test_a_source_that_is_a_name_stays_a_name(write, tmp_path: Path, source: str):
+    (tmp_path / "smollm2-135m-instruct").mkdir()  # of that name, but no model
+    assert load_recipe(write(LEAST.replace("source: x", f"source: {source}"))).recipe.model.source == source
+
+
+@pytest.mark.parametrize("source", ["./net", "../net", "net.GGUF", "nets/one", "bare"])
+def test_a_source_that_is_a_path_becomes_absolute(write, tmp_path: Path, source: str):
+    (tmp_path / "nets" / "one").mkdir(parents=True)
+    (tmp_path / "bare").mkdir()
+    (tmp_path / "bare" / "config.json").write_text("{}")
+    found = load_recipe(write(LEAST.replace("source: x", f"source: {source}"))).recipe.model.source
+    assert found == str((tmp_path / source).resolve())
+
+
+def test_every_packaged_recipe_loads_and_its_files_are_there():
+    recipes = packaged_recipes()
+    assert "support-triage" in [recipe.name for recipe in recipes]
+    for recipe in recipes:
+        loaded = load_recipe(recipe.name)
+        loaded.check_files()
+        assert loaded.recipe.name == recipe.name
+        assert recipe.description
+
+
+def test_a_file_goes_before_a_packaged_recipe_of_its_name(write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    write(LEAST, "support-triage")
+    monkeypatch.chdir(tmp_path)
+    assert load_recipe("support-triage").recipe.name == "a"
+
+
+# --- overrides
+
+
+@pytest.mark.parametrize(
+    ("override", "key", "value"),
+    [
+        ("training.epochs=1", "training.epochs", 1),
+        ("training.learning_rate=1e-3", "training.learning_rate", 0.001),
+        ("training.max_grad_norm=null", "training.max_grad_norm", None),
+        ("model.quantize.bits=8", "model.quantize", {"bits": 8, "group_size": 32}),
+        ("model.quantize={bits: 4, group_size: 64}", "model.quantize", {"bits": 4, "group_size": 64}),
+        ("method.target_modules=[q_proj, v_proj]", "method.target_modules", ["q_proj", "v_proj"]),
+        ("method.layers.top=3", "method.layers", {"top": 3}),
+        ("evaluation.tasks.0.max_tokens=9", "evaluation.tasks.0.max_tokens", 9),
+        ("name=b=c", None, None),
+    ],
+)
+def test_an_override_sets_its_key(write, override: str, key: str | None, value):
+    path = write(LEAST + "method: {layers: all}\nevaluation: {tasks: [{name: t, scorer: exact_match}]}\n")
+    if key is None:
+        assert failure(path, override).where == f"override {override}"
+        return
+    found = load_recipe(path, [override]).recipe.model_dump(mode="json")
+    for part in key.split("."):
+        found = found[int(part)] if part.isdigit() else found[part]
+    assert found == value
+
+
+def test_the_last_override_of_a_key_wins(write):
+    assert load_recipe(write(LEAST), ["training={epochs: 9}", "training.epochs=1"]).recipe.training.epochs == 1
+
+
+@pytest.mark.parametrize(
+    ("override", "said", "remedy"),
+    [
+        ("training.epoch=1", "training.epoch is not a key", "did you mean training.epochs?"),
+        ("epochs=1", "epochs is not a key", "did you mean training.epochs?"),
+        ("training.epochs=many", "training.epochs must be a whole number, not many", None),
+        ("training.epochs", "KEY=VALUE", "as in training.epochs=1"),
+        ("=1", "KEY=VALUE", None),
+        ("training..epochs=1", "KEY=VALUE", None),
+        ("name.first=1", "name has no keys of its own", None),
+        ("evaluation.tasks.1.name=b", "is a list of 1", None),
+        ("evaluation.tasks.first.name=b", "is a list of 1", None),
+        ("name=3", "name must be text, not 3", 'put it in quotes: "3"'),
+    ],
+)
+def test_a_wrong_override_is_told_as_the_place(write, override: str, said: str, remedy: str | None):
+    path = write(LEAST + "evaluation: {tasks: [{name: t, scorer: exact_match}]}\n")
+    error = failure(path, override)
+    assert error.where == f"override {override}"
+    assert said in error.message
+    assert remedy is None or error.remedy == remedy
+
+
+# --- mistakes
+
+
+@pytest.mark.parametrize(
+    ("line", "where", "said", "remedy"),
+    [
+        ("sead: 3", "4:1", "sead is not a key of a recipe", "did you mean seed?"),
+        ("learning_rate: 1.0", "4:1", "not a key", "did you mean training.learning_rate?"),
+        ("training: {epochs: 1, batchsize: 4}", "4:23", "training.batchsize is not a key", "training.batch_size?"),
+        ("checkpoint: {zzz: 1}", "4:14", "checkpoint.zzz is not a key", "keys: every_steps, keep"),
+        ("seed: no", "4:1", "seed must be a whole number, not no", None),
+        ("checkpoint:", "4:1", "must be a mapping of keys to values, not null", "leave it out"),
+        ("training: {lr_schedule: cosin}", "4:12", "one of cosine, linear, constant, not cosin", "mean cosine?"),
+        (
+            "method: {type: dora, magnitude: 1}",
+            "4:10",
+            "method.type: dora is not available yet in this version",
+            "lora",
+        ),
+        ("objective: {type: dpo}", "4:13", "objective.type: dpo is not available yet in this version", "sft"),
+        ("report_to: [wandb]", "4:1", 'report_to: ["wandb"] is not available yet in this version', "empty list"),
+        ("training: {max_steps: many}", "4:12", "training.max_steps must be a whole number, not many", None),
+        ("method: {layers: top}", "4:10", "method.layers must be all, or {top: N}", None),
+        ("training: {epochs: null}", "4:12", "nothing says when to end", None),
+        ("evaluation: {early_stopping_patience: 2}", "4:14", "data.valid, and there is none", None),
+        ("evaluation: {tasks: [{name: t}]}", "4:22", "evaluation.tasks.0.scorer is missing", None),
+        ("evaluation: {tasks: [{scorer: exact_match}]}", "4:22", "evaluation.tasks.0.name is missing", None),
+        (
+            "evaluation: {tasks: [{name: t, scorer: exact}]}",
+            "4:32",
+            "one of exact_match, json_fields",
+            "mean exact_match?",
+        ),
+        (
+            "evaluation: {tasks: [{name: t, scorer: exact_match, fields: [a]}]}",
+            "4:53",
+            "not a key of exact_match",
+            None,
+        ),
+        ("evaluation: {tasks: [{name: t, scorer: json_fields, fields: []}]}", "4:53", "must not be empty", None),
+    ],
+)
+def test_a_mistake_is_told_with_its_place_and_what_is_near(write, line: str, where: str, said: str, remedy: str | None):
+    path = write(LEAST + line + "\n")
+    error = failure(path)
+    assert error.where == f"{path}:{where}"
+    assert said in error.message
+    assert remedy is None or remedy in (error.remedy or "")
+
+
+def test_all_mistakes_are_told_at_once_in_the_order_of_the_file(write):
+    path = write("nam: a\nmodel: {source: 3}\ndata:\n  overflow: split\nseed: -1\n")
+    lines = failure(path).message.splitlines()
+    assert lines[0] == "6 mistakes in the recipe:"
+    places = [f"{path}:", f"{path}:1:1:", f"{path}:2:9:", f"{path}:3:1:", f"{path}:4:3:", f"{path}:5:1:"]
+    assert [line.split()[0] for line in lines[1:]] == places
+    assert [line.split()[1] for line in lines[1:]] == [
+        "name", "nam", "model.source", "data.train", "data.overflow:", "seed",
+    ]  # fmt: skip
+
+
+def test_a_recipe_that_is_not_there_is_told_with_the_nearest_name():
+    error = failure("suport-triage")
+    assert (error.where, error.remedy) == ("suport-triage", "did you mean support-triage?")
+
+
+def test_a_folder_is_no_recipe_and_the_file_in_it_is_named(write, tmp_path: Path):
+    write(LEAST)
+    assert str(tmp_path / "recipe.yaml") in (failure(tmp_path).remedy or "")
+
+
+def test_data_files_that_are_not_there_are_told_all_at_once(write, tmp_path: Path):
+    loaded = load_recipe(write(LEAST.replace("t.jsonl}", "t.jsonl, valid: .}")))
+    with pytest.raises(RecipeError) as caught:
+        loaded.check_files()
+    assert f"recipe.yaml:3:8: data.train is not there: {tmp_path / 't.jsonl'}" in caught.value.message
+    assert f"recipe.yaml:3:24: data.valid is a folder: {tmp_path}" in caught.value.message
+
+
+# --- properties
+
+
+TEXT = st.text(min_size=1, max_size=12)
+NAME = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,9}", fullmatch=True)
+COUNT = st.integers(1, 10**6)
+POSITIVE = st.floats(min_value=1e-9, max_value=1e9)
+
+
+def mapping(required: dict | None = None, **optional) -> st.SearchStrategy:
+    return st.fixed_dictionaries(required or {}, optional=optional)
+
+
+TASKS = st.lists(
+    mapping({"name": TEXT, "scorer": st.just("exact_match")}, max_tokens=COUNT, answer_after=TEXT | st.none())
+    | mapping(
+        {"name": TEXT, "scorer": st.just("json_fields")}, fields=st.none() | st.lists(TEXT, min_size=1, max_size=3)
+    ),
+    max_size=3,
+    unique_by=lambda task: task["name"],
+)
+RECIPES = mapping(
+    {
+        "name": NAME,
+        "model": mapping({"source": TEXT}, quantize=mapping(bits=st.sampled_from([2, 4, 8])) | st.none()),
+        "data": mapping(
+            {"train": TEXT, "valid": TEXT},
+            test=TEXT | st.none(),
+            format=st.sampled_from(["auto", "text"]),
+            overflow=st.sampled_from(["error", "drop", "truncate_left"]),
+        ),
+    },
+    seed=st.integers(0, 2**32 - 1),
+    method=mapping(
+        rank=COUNT,
+        alpha=POSITIVE | COUNT,
+        dropout=st.floats(0, 1, exclude_max=True),
+        layers=st.just("all") | mapping({"top": COUNT}),
+        target_modules=st.just("all-linear") | st.lists(TEXT, min_size=1, max_size=3),
+    ),
+    training=mapping(epochs=COUNT, max_steps=COUNT | st.none(), learning_rate=POSITIVE, grad_checkpoint=st.just(False)),
+    evaluation=mapping(tasks=TASKS, early_stopping_patience=COUNT | st.none()),
+)
+
+
+@given(values=RECIPES)
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_resolved_recipe_loads_again_as_it_was(values: dict, write):
+    first = load_recipe(write(json.dumps(values), "first.json")).recipe
+    resolved = json.dumps(first.model_dump(mode="json"), indent=2, ensure_ascii=False)
+    assert load_recipe(write(resolved, "recipe.resolved.json")).recipe == first
+
+
+# --- the floor
+
+
+def test_reading_a_recipe_loads_no_mlx():
+    code = (
+        "import sys, mlxtune\n"
+        "from mlxtune.recipe.load import load_recipe\n"
+        "from mlxtune.recipe.schema import json_schema\n"
+        "load_recipe('support-triage', ['seed=1']); json_schema()\n"
+        "print(sorted({name.partition('.')[0] for name in sys.modules} & {'mlx', 'mlx_lm', 'transformers', 'numpy'}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

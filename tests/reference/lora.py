@@ -1,0 +1,33 @@
+"""LoRA in numpy, float64, written from the paper's equation 3, h = W x + (alpha / r) B A x, with the paper's shapes.
+
+The paper's A is [R, D_in] and its B [D_out, R], so ours are their transposes. https://arxiv.org/abs/2106.09685
+"""
+
+import numpy as np
+
+
+def lora_forward(x, weight, a, b, *, alpha, bias=None):
+    """x [..., D_in], weight [D_out, D_in], a [R, D_in], b [D_out, R] to [..., D_out]."""
+    x, weight, a, b = (np.asarray(array, np.float64) for array in (x, weight, a, b))
+    rank = a.shape[0]
+    update = np.einsum("...i,ri,or->...o", x, a, b)
+    return np.einsum("...i,oi->...o", x, weight) + (alpha / rank) * update + (0.0 if bias is None else bias)
+
+
+def lora_merge(weight, a, b, *, alpha):
+    """Section 4.1, no additional inference latency: W + (alpha / r) B A."""
+    weight, a, b = (np.asarray(array, np.float64) for array in (weight, a, b))
+    return weight + (alpha / a.shape[0]) * np.einsum("or,ri->oi", b, a)
+
+
+def affine_dequantize(packed, scales, biases, *, bits):
+    """MLX's affine groups, from the definition: value = scale * code + bias, codes packed low bits first in uint32."""
+    packed, scales, biases = (
+        np.asarray(packed, np.uint32),
+        np.asarray(scales, np.float64),
+        np.asarray(biases, np.float64),
+    )
+    codes = (packed[..., None] >> (bits * np.arange(32 // bits, dtype=np.uint32))) & (2**bits - 1)
+    codes = codes.reshape(*packed.shape[:-1], -1)
+    group_size = codes.shape[-1] // scales.shape[-1]
+    return codes * np.repeat(scales, group_size, axis=-1) + np.repeat(biases, group_size, axis=-1)

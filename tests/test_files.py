@@ -1,0 +1,151 @@
+"""A file or folder is there whole, or not at all; what was there before is lost to nothing but a success."""
+
+import hashlib
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from mlxtune.errors import OutputExistsError
+from mlxtune.files import new_folder, sha256_of, write_bytes, write_json, write_text
+
+
+class Interrupted(BaseException):
+    """Stands for Ctrl-C."""
+
+
+def names_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def fill(path: Path, *, force: bool = False, meanwhile: Callable[[], object] = list) -> None:
+    """Make a new folder with one file, and let something happen before its block ends."""
+    with new_folder(path, force=force) as part:
+        (part / "new").write_text("x")
+        meanwhile()
+
+
+def interrupt() -> None:
+    raise Interrupted
+
+
+def make_folder(path: Path) -> None:
+    path.mkdir()
+    (path / "old").write_text("x")
+
+
+def make_file(path: Path) -> None:
+    path.write_text("old")
+
+
+def make_link(path: Path) -> None:
+    make_folder(path.with_name("elsewhere"))
+    path.symlink_to("elsewhere")
+
+
+def test_text_is_written_as_utf8_and_replaces_what_was_there(tmp_path):
+    write_text(tmp_path / "a.txt", "old, and longer than the new")
+    write_text(tmp_path / "a.txt", "größer")
+    assert (tmp_path / "a.txt").read_bytes() == "größer".encode()
+    assert names_in(tmp_path) == ["a.txt"]
+
+
+def test_json_that_other_readers_do_not_know_is_refused_and_the_old_file_stays(tmp_path):
+    write_json(tmp_path / "a.json", {"loss": 1.5})
+    with pytest.raises(ValueError, match="JSON compliant"):
+        write_json(tmp_path / "a.json", {"loss": float("nan")})
+    assert (tmp_path / "a.json").read_text() == '{\n  "loss": 1.5\n}\n'
+    assert names_in(tmp_path) == ["a.json"]
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
+    write_bytes(tmp_path / "a", b"old")
+    with pytest.raises(TypeError):
+        write_bytes(tmp_path / "a", "no bytes")  # pyright: ignore[reportArgumentType]
+    assert (tmp_path / "a").read_bytes() == b"old"
+    assert names_in(tmp_path) == ["a"]
+
+
+def test_sha256_is_the_one_of_the_standard(tmp_path):
+    (tmp_path / "abc").write_bytes(b"abc")  # FIPS 180-2, appendix B.1
+    assert sha256_of(tmp_path / "abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    (tmp_path / "large").write_bytes(b"a" * 3_000_000)
+    assert sha256_of(tmp_path / "large") == hashlib.sha256(b"a" * 3_000_000).hexdigest()
+
+
+def test_a_new_folder_has_its_name_only_after_the_block_and_is_its_owners_alone(tmp_path):
+    with new_folder(tmp_path / "runs" / "out") as part:
+        (part / "deep").mkdir()
+        (part / "deep" / "file").write_text("x")
+        assert not (tmp_path / "runs" / "out").exists()
+    assert (tmp_path / "runs" / "out" / "deep" / "file").read_text() == "x"
+    assert stat.S_IMODE((tmp_path / "runs" / "out").stat().st_mode) == 0o700
+    assert names_in(tmp_path / "runs") == ["out"]
+
+
+def test_a_block_that_fails_leaves_no_folder(tmp_path):
+    with pytest.raises(Interrupted):
+        fill(tmp_path / "out", meanwhile=interrupt)
+    assert names_in(tmp_path) == []
+
+
+def test_a_folder_that_is_there_is_refused_before_the_block_runs(tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "precious").write_text("x")
+    with pytest.raises(OutputExistsError, match="exists") as caught:
+        fill(tmp_path / "out", meanwhile=interrupt)
+    assert caught.value.where == str(tmp_path / "out")
+    assert names_in(tmp_path / "out") == ["precious"]
+
+
+def test_an_empty_folder_may_be_filled(tmp_path):
+    (tmp_path / "out").mkdir()
+    fill(tmp_path / "out")
+    assert names_in(tmp_path / "out") == ["new"]
+
+
+def test_what_appeared_while_the_block_ran_is_not_overwritten_without_force(tmp_path):
+    with pytest.raises(OutputExistsError):
+        fill(tmp_path / "out", meanwhile=lambda: make_folder(tmp_path / "out"))
+    assert names_in(tmp_path) == ["out"]
+    assert names_in(tmp_path / "out") == ["old"]
+
+
+@pytest.mark.parametrize("make", [make_folder, make_file, make_link])
+def test_force_replaces_what_is_there_when_the_block_has_ended_well(tmp_path, make):
+    make(tmp_path / "out")
+    others = set(names_in(tmp_path)) - {"out"}
+    with pytest.raises(Interrupted):
+        fill(tmp_path / "out", force=True, meanwhile=interrupt)
+    assert (tmp_path / "out").is_file() or names_in(tmp_path / "out") == ["old"]
+    fill(tmp_path / "out", force=True)
+    assert names_in(tmp_path / "out") == ["new"]
+    assert set(names_in(tmp_path)) == {"out"} | others
+    assert all(names_in(tmp_path / other) == ["old"] for other in others)
+
+
+def test_when_the_new_folder_cannot_take_its_place_the_old_one_is_put_back(tmp_path, monkeypatch):
+    make_folder(tmp_path / "out")
+    rename = Path.rename
+
+    def full_disk(self: Path, target: Path) -> Path:
+        if target == tmp_path / "out" and "old" not in names_in(self):
+            raise OSError(28, "No space left on device")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", full_disk)
+    with pytest.raises(OSError, match="No space"):
+        fill(tmp_path / "out", force=True)
+    assert names_in(tmp_path) == ["out"]
+    assert names_in(tmp_path / "out") == ["old"]
+
+
+@pytest.mark.parametrize("place", [".", "..", "~", "/"])
+def test_force_never_replaces_the_folder_that_one_works_or_lives_in(tmp_path, monkeypatch, place):
+    (tmp_path / "home" / "work").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "home" / "work")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    with pytest.raises(OutputExistsError, match="not replaced"):
+        fill(Path(place).expanduser(), force=True)
+    assert names_in(tmp_path / "home") == ["work"]

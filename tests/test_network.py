@@ -1,0 +1,79 @@
+"""A wheel arrives whole, with the right hash, from the user's own index, or nothing does.
+
+The index is a folder, and pip is the real one, in a child process.
+"""
+
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from mlxtune.errors import NetworkError
+from mlxtune.files import sha256_of
+from mlxtune.network import download_wheel, is_offline
+
+WHEEL = "mlxtune_test_payload-1.0-py3-none-any.whl"
+
+
+@pytest.fixture
+def index(tmp_path, monkeypatch) -> Path:
+    """A folder with one wheel, which asks for a package that nobody has."""
+    folder = tmp_path / "index"
+    folder.mkdir()
+    about = "mlxtune_test_payload-1.0.dist-info"
+    with zipfile.ZipFile(folder / WHEEL, "w") as wheel:
+        wheel.writestr("mlxtune_test_payload/model.gguf", b"GGUF" * 1000)
+        metadata = "Metadata-Version: 2.1\nName: mlxtune-test-payload\nVersion: 1.0\nRequires-Dist: is-nowhere\n"
+        wheel.writestr(f"{about}/METADATA", metadata)
+        wheel.writestr(
+            f"{about}/WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        )
+        wheel.writestr(f"{about}/RECORD", "")
+    for name, value in {"PIP_CONFIG_FILE": "/dev/null", "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(folder)}.items():
+        monkeypatch.setenv(name, value)
+    return folder
+
+
+def names_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_wheel_is_fetched_without_its_dependencies_and_its_end_is_told(index, tmp_path):
+    told = []
+    wheel = download_wheel(
+        "mlxtune-test-payload==1.0",
+        sha256_of(index / WHEEL),
+        tmp_path / "cache",
+        progress=lambda *step: told.append(step),
+    )
+    assert wheel == tmp_path / "cache" / WHEEL
+    assert wheel.read_bytes() == (index / WHEEL).read_bytes()
+    assert names_in(tmp_path / "cache") == [WHEEL]
+    size = (index / WHEEL).stat().st_size
+    assert told[-1] == ("download mlxtune-test-payload==1.0: bytes", size, size)
+
+
+def test_a_wheel_with_another_hash_is_refused_and_not_kept(index, tmp_path):
+    with pytest.raises(NetworkError, match=f"has the hash {sha256_of(index / WHEEL)}, not 0000"):
+        download_wheel("mlxtune-test-payload==1.0", "0" * 64, tmp_path / "cache")
+    assert names_in(tmp_path / "cache") == []
+
+
+def test_what_pip_says_is_told_when_it_finds_nothing(index, tmp_path):
+    with pytest.raises(NetworkError, match=r"No matching distribution found for mlxtune-test-payload==2\.0") as caught:
+        download_wheel("mlxtune-test-payload==2.0", "0" * 64, tmp_path / "cache")
+    assert "pip config list" in (caught.value.remedy or "")
+    assert names_in(tmp_path / "cache") == []
+
+
+def test_offline_nothing_is_tried(tmp_path, monkeypatch):
+    monkeypatch.setenv("MLXTUNE_OFFLINE", "1")
+    with pytest.raises(NetworkError, match=r"payload==1\.0 is not on this machine, and the network is off"):
+        download_wheel("payload==1.0", "0" * 64, tmp_path / "cache")
+    assert names_in(tmp_path) == []
+
+
+@pytest.mark.parametrize(("value", "offline"), [("1", True), ("true", True), ("0", False), ("No", False), ("", False)])
+def test_the_variable_is_a_switch(monkeypatch, value, offline):
+    monkeypatch.setenv("MLXTUNE_OFFLINE", value)
+    assert is_offline() is offline
