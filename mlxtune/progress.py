@@ -1,4 +1,4 @@
-"""How long work tells how far it is: it calls a function that was handed in. The command line hands in one that draws."""
+"""How long work tells how far it is: by calling a function that is handed in; the command line's draws a bar."""
 
 from collections.abc import Callable
 

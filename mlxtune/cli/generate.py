@@ -1,5 +1,6 @@
 """``mlxtune generate``: what a model, or a run's tuned model, answers to prompts."""
 
+import sys
 from dataclasses import asdict
 from pathlib import Path
 
@@ -53,7 +54,7 @@ def command(
     if system is not None and input_file is not None:
         raise click.UsageError("--system goes with --prompt; rows of --input bring their own messages")
     if prompt == "-":
-        prompt = click.get_text_stream("stdin").read()
+        prompt = sys.stdin.read()
     prompts = read_prompts(input_file) if input_file is not None else [as_prompt(prompt or "", system)]
     answerer = open_answerer(run_or_model, adapter=adapter, device=output.device, raw=raw, progress=output.progress)
     answers = answer(

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from mlxtune.iteration.opening import Opened
     from mlxtune.iteration.run import RunResult
     from mlxtune.runs.folder import RunFolder
-    from mlxtune.training.loop import Plan
+    from mlxtune.training.plan import Plan
     from mlxtune.training.state import TrainingState
 
 EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}

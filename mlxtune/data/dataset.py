@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from mlxtune.data.faults import Fault, refuse
-from mlxtune.data.normalize import Example, Form, read_examples
+from mlxtune.data.normalize import Example, Form, read_examples, shared_system
 from mlxtune.data.render import Rendered, Renderer, TrainOn
 from mlxtune.errors import DataError
 from mlxtune.progress import Progress, silent
@@ -58,6 +58,8 @@ class Dataset:
 
     rows: tuple[Rendered, ...]
     report: DataReport
+    system: str | None
+    """The system message that all rows of the file begin with, if they do."""
 
 
 def load_rendered(
@@ -120,6 +122,7 @@ def load_rendered(
             dropped=tuple(dropped),
             truncated=tuple(truncated),
         ),
+        shared_system(examples),
     )
 
 

@@ -73,6 +73,13 @@ def read_examples(path: Path, format: Literal["auto"] | Form = "auto") -> list[E
     return _normalize(records, format, faults)
 
 
+def shared_system(examples: Sequence[Example]) -> str | None:
+    """The system message that all ``examples`` begin with alike; None if one has another or none."""
+    first = {example.messages[0] if example.messages else None for example in examples}
+    only = first.pop() if len(first) == 1 else None
+    return only.content if only is not None and only.role == "system" else None
+
+
 def normalize(records: Sequence[Record], format: Literal["auto"] | Form = "auto") -> list[Example]:  # noqa: A002 - the recipe's key
     """The examples of one file's records, in order.
 

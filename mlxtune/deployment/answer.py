@@ -5,10 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlxtune.adapters.open import attach_adapter
-from mlxtune.data.normalize import Message
+from mlxtune.data.normalize import ROLES, Message
 from mlxtune.data.read import read_records
 from mlxtune.data.render import Renderer
-from mlxtune.deployment.prompting import Prompting, from_record, prompting_of_folder
 from mlxtune.device.choose import open_device
 from mlxtune.errors import DataError, RunError
 from mlxtune.inference.generate import generate
@@ -18,6 +17,7 @@ from mlxtune.models.source import find_model
 from mlxtune.progress import Progress, silent
 from mlxtune.recipe.load import load_recipe
 from mlxtune.runs.folder import is_run_folder, open_run
+from mlxtune.runs.prompting import Prompting, from_record, prompting_of_folder
 
 Prompt = tuple[Message, ...]
 """The turns before the answer."""
@@ -114,17 +114,17 @@ def _from_row(fields: dict[str, object], where: str) -> Prompt:
     if isinstance(prompt := fields.get("prompt"), str) and prompt:
         return as_prompt(prompt)
     messages = fields.get("messages")
-    if isinstance(messages, list) and messages:
-        turns = [(turn.get("role"), turn.get("content")) for turn in messages if isinstance(turn, dict)]
-        if len(turns) == len(messages) and all(
-            role in ("system", "user", "assistant") and isinstance(content, str) for role, content in turns
-        ):
-            return tuple(Message(role, content) for role, content in turns)
+    if isinstance(messages, list) and messages and all(_is_turn(turn) for turn in messages):
+        return tuple(Message(turn["role"], turn["content"]) for turn in messages)
     raise DataError(
         "the row has neither a text in prompt nor turns with role and content in messages",
         where=where,
         remedy='write {"prompt": "..."} or {"messages": [{"role": "user", "content": "..."}]}',
     )
+
+
+def _is_turn(turn: object) -> bool:
+    return isinstance(turn, dict) and turn.get("role") in ROLES and isinstance(turn.get("content"), str)
 
 
 def answer(

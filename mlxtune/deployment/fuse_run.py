@@ -3,13 +3,13 @@
 from pathlib import Path
 
 from mlxtune.deployment.fuse import FuseReport, fuse
-from mlxtune.deployment.prompting import FILE, from_record
 from mlxtune.device.choose import open_device
 from mlxtune.errors import RunError
 from mlxtune.iteration.opening import find_recipe_model
 from mlxtune.progress import Progress, silent
 from mlxtune.recipe.load import load_recipe
 from mlxtune.runs.folder import open_run
+from mlxtune.runs.prompting import FILE, from_record
 
 
 def fuse_run(

@@ -92,7 +92,8 @@ def target_loss_sum(reader: Reader, states: mx.array, target_id: mx.array, targe
         gradient = (cotangents[0] * outputs[1]).astype(states.dtype)
         return gradient, mx.zeros_like(ids), mx.zeros_like(weight)
 
-    return loss_and_gradient(states, target_id, target_weight)[0]
+    loss, _ = loss_and_gradient(states, target_id, target_weight)  # pyright: ignore[reportGeneralTypeIssues] - mlx's stub says object
+    return loss
 
 
 def target_losses(reader: Reader, states: mx.array, target_id: mx.array) -> tuple[mx.array, mx.array]:

@@ -22,8 +22,8 @@ def write_card(run: RunFolder, recipe: Recipe, scores: dict[str, Any]) -> None:
         f"# {recipe.name}: {recipe.model.source}, LoRA rank {method.rank}",
         "",
         f"Trained on {device['kind']} ({device['precision']}), because {device['reason']}.",
-        f"{finished['steps']} updates, {finished['tokens']} tokens ({finished['target_tokens']} of them targets), "
-        f"{finished['seconds']:.0f} s; ended by {finished['ended_by']}.",
+        f"{finished['steps']} updates in {finished['seconds']:.0f} s; ended by {finished['ended_by']}.",
+        f"{finished['tokens']} tokens, {finished['target_tokens']} of them targets.",
         f"Base model: `{recipe.model.source}`, sha256 `{inputs['model']['sha256']}`.",
         "",
         f"## Before and after, on {scores['rows']} {unseen} rows",

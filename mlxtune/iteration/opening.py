@@ -17,7 +17,8 @@ from mlxtune.models.load import Model, open_model
 from mlxtune.models.source import ModelFolder, find_model
 from mlxtune.progress import Progress, silent
 from mlxtune.recipe.schema import Recipe
-from mlxtune.training.loop import Plan
+from mlxtune.runs.prompting import Prompting
+from mlxtune.training.plan import Plan
 
 SPLITS = ("train", "valid", "test")
 
@@ -41,6 +42,12 @@ class Opened:
             "train_on": self.recipe.data.train_on,
             "precision": self.device.precision.name,
         }
+
+    def prompting(self) -> Prompting:
+        """How the tuned model wants its prompts: as the training rows have them."""
+        train = self.datasets["train"]
+        without_template = train.report.format == "prompt_completion" and not self.model.tokenizer.has_chat_template
+        return Prompting(raw=train.report.format == "text" or without_template, system=train.system)
 
 
 def open_recipe(recipe: Recipe, *, device: str = "auto", progress: Progress = silent) -> Opened:

@@ -25,9 +25,10 @@ from mlxtune.runs.folder import RunFolder, create_run, lock, open_run
 from mlxtune.runs.manifest import make_manifest, refuse_changes
 from mlxtune.runs.metrics import append_metrics, cut_metrics, read_metrics
 from mlxtune.training.checkpoint import ADAPTER, load_checkpoint, newest_checkpoint, read_tensors, save_checkpoint
-from mlxtune.training.loop import Plan, train
+from mlxtune.training.loop import train
 from mlxtune.training.objectives.sft import sft_loss_sum
 from mlxtune.training.optimizer import make_optimizer
+from mlxtune.training.plan import Plan
 from mlxtune.training.state import TrainingState
 
 
@@ -96,7 +97,7 @@ def run_recipe(
     manifest = make_manifest(
         name=loaded.recipe.name, device=chosen, inputs=opened.inputs(), recipe_folder=loaded.path.parent
     )
-    write_json(run.manifest, manifest)
+    write_json(run.manifest, manifest | {"prompting": asdict(opened.prompting())})
     with lock(run):
         return _train_and_score(run, opened, score=score, watch=watch)
 
@@ -154,6 +155,9 @@ def _train_and_score(run: RunFolder, opened: Opened, *, score: bool, watch: Watc
         append_metrics(run.metrics, line)
         watch.measured(line)
 
+    def save() -> None:
+        save_checkpoint(state, run.checkpoints, keep=recipe.checkpoint.keep)
+
     mx.reset_peak_memory()
     with start_workers(opened.device.workers) as workers:
         ended_by = train(
@@ -165,7 +169,7 @@ def _train_and_score(run: RunFolder, opened: Opened, *, score: bool, watch: Watc
             workers=workers,
             record=record,
             validate=lambda: read_heldout(reader, model.tokenizer, valid_rows, workers=workers).loss,
-            save=lambda: save_checkpoint(state, run.checkpoints, keep=recipe.checkpoint.keep),
+            save=save,
             should_stop=watch.should_stop,
         )
     result = _result(run, state, ended_by)

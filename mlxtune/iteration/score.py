@@ -102,7 +102,7 @@ def score_run(
 def score_model_on(
     source: str, recipe: Recipe, data: Path, *, device: Device | None = None, progress: Progress = silent
 ) -> Scores:
-    """The scores of a model as it is, on ``data``, rendered and asked as ``recipe`` says; from the cache if they are there."""
+    """The scores of a model as it is, on ``data``, rendered and asked as ``recipe`` says; kept in the cache."""
     device = device or open_device()
     return _base_scores(recipe, find_model(source, progress=progress), data, device, progress=progress)
 

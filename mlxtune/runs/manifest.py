@@ -29,7 +29,7 @@ def versions() -> dict[str, str]:
 
 
 def git_commit(folder: Path) -> str | None:
-    """The commit of the checkout that ``folder`` is in, with ``+changes`` where files differ from it; None elsewhere."""
+    """The commit of the checkout around ``folder``, with ``+changes`` where files differ from it; None elsewhere."""
     try:
         command = ["git", "-C", str(folder), "describe", "--always", "--abbrev=40", "--dirty=+changes"]
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=10)

@@ -9,8 +9,8 @@ from typing import Literal
 Schedule = Literal["cosine", "linear", "constant"]
 
 
-def learning_rate_at(step: int, total: int, *, peak: float, warmup_steps: int, kind: Schedule) -> float:
-    """The learning rate of update ``step``, the first being 0.
+def learning_rate_at(step: float, total: int, *, peak: float, warmup_steps: int, kind: Schedule) -> float:
+    """The learning rate of update ``step``, the first being 0; between two where a clock decides.
 
     Rises to ``peak`` over ``warmup_steps`` updates, the first of which is already above zero, then falls to zero, which
     the update after the last would have, as in Hugging Face's get_cosine_schedule_with_warmup.

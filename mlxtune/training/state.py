@@ -1,21 +1,11 @@
 """All that changes while a network is trained; saving it is resuming."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from mlx import nn, optimizers
 
-COUNTERS = (
-    "step",
-    "epoch",
-    "window",
-    "tokens",
-    "target_tokens",
-    "seconds",
-    "best_step",
-    "best_valid_loss",
-    "bad_validations",
-)
+TENSORS = ("network", "optimizer")
 
 
 @dataclass
@@ -24,6 +14,7 @@ class TrainingState:
 
     ``step`` counts updates made. ``epoch`` and ``window`` are the data cursor: the next window to be trained on.
     ``seconds`` sums the steps' wall time over all attempts. ``bad_validations`` counts those since the best one.
+    ``saved_step`` and ``validated_step`` are the steps at which the one and the other was last done.
     """
 
     network: nn.Module
@@ -37,16 +28,23 @@ class TrainingState:
     best_step: int | None = None
     best_valid_loss: float | None = None
     bad_validations: int = 0
+    validated_step: int | None = None
+    saved_step: int | None = None
 
     def counters(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in COUNTERS}
+        """The plain numbers, by name."""
+        return {field.name: getattr(self, field.name) for field in fields(self) if field.name not in TENSORS}
 
     def set_counters(self, counters: dict[str, Any]) -> None:
-        for name in COUNTERS:
-            setattr(self, name, counters[name])
+        """Put back what `counters` gave."""
+        for name, value in counters.items():
+            setattr(self, name, value)
 
-    def advance(self, *, windows_per_epoch: int) -> None:
+    def advance(self, *, windows_per_epoch: int, tokens: int, target_tokens: int, seconds: float) -> None:
         """One update was made with the window at the cursor."""
+        self.tokens += tokens
+        self.target_tokens += target_tokens
+        self.seconds += seconds
         self.step += 1
         self.window += 1
         if self.window == windows_per_epoch:
@@ -54,6 +52,7 @@ class TrainingState:
 
     def note_validation(self, valid_loss: float) -> bool:
         """Remember a validation; whether it is the best so far."""
+        self.validated_step = self.step
         if self.best_valid_loss is None or valid_loss < self.best_valid_loss:
             self.best_step, self.best_valid_loss, self.bad_validations = self.step, valid_loss, 0
             return True

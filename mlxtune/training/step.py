@@ -10,6 +10,7 @@ from typing import Any
 
 import mlx.core as mx
 from mlx import nn
+from mlx.nn import utils as nn_utils
 from mlx.utils import tree_flatten, tree_map
 
 from mlxtune.data.batch import Batch
@@ -45,7 +46,7 @@ def accumulate(
         before_batch: called with each batch's number in the window before it runs (dropout draws its key there).
         workers: threads that work on batches side by side.
     """
-    loss_and_gradient = nn.value_and_grad(network, objective)
+    loss_and_gradient = nn_utils.value_and_grad(network, objective)
     tracing = threading.Lock()
 
     def run(numbered: tuple[int, Batch]) -> tuple[float, dict[str, Any]]:
@@ -55,7 +56,7 @@ def accumulate(
             loss, gradients = loss_and_gradient(batch)
             mx.eval(network.trainable_parameters())
         mx.eval(loss, gradients)
-        return loss.item(), gradients
+        return float(loss), gradients
 
     loss_sum, total = 0.0, None
     for loss, gradients in workers.map(run, list(enumerate(window))):
@@ -63,7 +64,7 @@ def accumulate(
         total = gradients if total is None else tree_map(mx.add, total, gradients)
         mx.eval(total)
     assert total is not None
-    weight = sum(mx.sum(batch.target_weight).item() for batch in window)
+    weight = sum(float(mx.sum(batch.target_weight)) for batch in window)
     return WindowGradient(
         loss_sum=loss_sum,
         target_count=sum(batch.target_count for batch in window),
@@ -76,7 +77,14 @@ def clip(gradients: dict[str, Any], max_norm: float | None) -> tuple[dict[str, A
 
     Source: Pascanu et al., 2013, algorithm 1, https://arxiv.org/abs/1211.5063
     """
-    norm = mx.sqrt(sum(mx.sum(mx.square(g.astype(mx.float32))) for _, g in tree_flatten(gradients))).item()
+    squares = [mx.sum(mx.square(gradient.astype(mx.float32))) for gradient in _leaves(gradients)]
+    norm = float(mx.sqrt(mx.sum(mx.stack(squares))))
     if max_norm is None or norm <= max_norm:
         return gradients, norm
     return tree_map(lambda gradient: gradient * (max_norm / norm), gradients), norm
+
+
+def _leaves(tree: dict[str, Any]) -> list[mx.array]:
+    flat = tree_flatten(tree)
+    assert isinstance(flat, list)  # a dict is what it gives for another destination
+    return [array for _, array in flat if isinstance(array, mx.array)]
