@@ -1,5 +1,65 @@
-"""mlxtune: fine-tune a language model on your own data, and prove that it got better."""
+"""mlxtune: fine-tune a language model on your own data, and prove that it got better.
+
+The functions behind the command line, under its own words:
+
+    result = mlxtune.train("support-triage", ["training.epochs=1"], run_dir="runs/first")
+    scores = mlxtune.evaluate("runs/first")
+    model = mlxtune.load("runs/first")
+    answers = mlxtune.generate(model, ["My lamp flickers."])
+    mlxtune.fuse("runs/first", "fused/first")
+
+Each is loaded when it is first asked for, so that importing the package opens the BLAS and does nothing else.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 from mlxtune.device.blas import open_blas
 
-open_blas()
+if TYPE_CHECKING:
+    from mlxtune.deployment.answer import generate
+    from mlxtune.deployment.answer import open_answerer as load
+    from mlxtune.deployment.fuse_run import fuse_run as fuse
+    from mlxtune.errors import MlxtuneError
+    from mlxtune.iteration.run import resume_run as resume
+    from mlxtune.iteration.run import run_recipe as train
+    from mlxtune.iteration.score import evaluate
+    from mlxtune.models.convert import convert
+    from mlxtune.recipe.load import load_recipe
+
+__all__ = [
+    "MlxtuneError",
+    "convert",
+    "evaluate",
+    "fuse",
+    "generate",
+    "load",
+    "load_recipe",
+    "resume",
+    "train",
+]
+
+_HOMES = {
+    "MlxtuneError": ("mlxtune.errors", "MlxtuneError"),
+    "convert": ("mlxtune.models.convert", "convert"),
+    "evaluate": ("mlxtune.iteration.score", "evaluate"),
+    "fuse": ("mlxtune.deployment.fuse_run", "fuse_run"),
+    "generate": ("mlxtune.deployment.answer", "generate"),
+    "load": ("mlxtune.deployment.answer", "open_answerer"),
+    "load_recipe": ("mlxtune.recipe.load", "load_recipe"),
+    "resume": ("mlxtune.iteration.run", "resume_run"),
+    "train": ("mlxtune.iteration.run", "run_recipe"),
+}
+
+open_blas()  # has to come before any import of mlx
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'mlxtune' has no attribute {name!r}")
+    module, attribute = _HOMES[name]
+    return getattr(importlib.import_module(module), attribute)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -62,6 +62,22 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
+def check_new_folder(path: Path, *, force: bool = False) -> None:
+    """What `new_folder` refuses before its block runs, for those who have long work to do before that.
+
+    Raises: OutputExistsError, as `new_folder` does.
+    """
+    path = Path(os.path.abspath(path))  # noqa: PTH100 - as in new_folder
+    if force and any(place.is_relative_to(path) for place in (Path.cwd(), Path.home())):
+        raise OutputExistsError(
+            "this folder holds the working folder or the home folder, and is not replaced",
+            where=path,
+            remedy="choose another place",
+        )
+    if not force and path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        raise _taken(path)
+
+
 @contextlib.contextmanager
 def new_folder(path: Path, *, force: bool = False) -> Iterator[Path]:
     """A folder that appears under ``path`` only when the block has ended well; its owner's alone (mode 0700).
@@ -73,14 +89,7 @@ def new_folder(path: Path, *, force: bool = False) -> Iterator[Path]:
         or after it, where another process was faster; also if ``force`` would replace the home or working folder.
     """
     path = Path(os.path.abspath(path))  # noqa: PTH100 - pathlib has no normalization of ".." that leaves links alone
-    if force and any(place.is_relative_to(path) for place in (Path.cwd(), Path.home())):
-        raise OutputExistsError(
-            "this folder holds the working folder or the home folder, and is not replaced",
-            where=path,
-            remedy="choose another place",
-        )
-    if not force and path.exists() and not (path.is_dir() and not any(path.iterdir())):
-        raise _taken(path)
+    check_new_folder(path, force=force)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     part.mkdir(mode=0o700)

@@ -68,3 +68,25 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"the public data sets are not at {folder}")
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that is trained and scored, beside the recipe, model and rows it came from; to be read, not changed."""
+    from tiny import tiny_recipe
+
+    from mlxtune.iteration.run import run_recipe
+
+    folder = tmp_path_factory.mktemp("tiny_run")
+    return run_recipe(tiny_recipe(folder), device="cpu", run_dir=folder / "run").run_dir
+
+
+@pytest.fixture
+def own_run(tmp_path: Path) -> Path:
+    """A run of two steps, not scored, beside the recipe, model and rows it came from, for a test to change."""
+    from tiny import tiny_recipe
+
+    from mlxtune.iteration.run import run_recipe
+
+    recipe = tiny_recipe(tmp_path)
+    return run_recipe(recipe, ["training.max_steps=2"], device="cpu", run_dir=tmp_path / "run", score=False).run_dir

@@ -111,3 +111,30 @@ def tiny_model_folder(
     )
     write_tokenizer(folder, chat_template=chat_template)
     return folder
+
+
+RECIPE = """
+name: tiny
+model: {source: ./model}
+data: {train: train.jsonl, valid: valid.jsonl, test: test.jsonl}
+method: {rank: 2, dropout: 0.1}
+training: {epochs: 2, batch_size: 4, learning_rate: 1.0e-2}
+evaluation: {every_steps: 2, tasks: [{name: order, scorer: json_fields, max_tokens: 8}]}
+checkpoint: {every_steps: 4}
+"""
+
+
+def tiny_recipe(folder: Path, *, chat_template: str | None = CHATML) -> Path:
+    """A folder with a recipe, the model and the rows that it names: 12 to train on, 4 to choose by, 6 to score on."""
+    tiny_model_folder(folder / "model", hidden=32, heads=2, kv_heads=1, chat_template=chat_template)
+    for split, count in (("train", 12), ("valid", 4), ("test", 6)):
+        rows = [tiny_row(f"{split} {number}") for number in range(count)]
+        (folder / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "recipe.yaml").write_text(RECIPE)
+    return folder / "recipe.yaml"
+
+
+def tiny_row(text: str) -> dict:
+    """A chat row that wants ``text`` back as JSON, after the system message that all such rows have."""
+    turns = [("system", "Secretly."), ("user", f"Whisper {text}"), ("assistant", json.dumps({"said": text}))]
+    return {"messages": [{"role": role, "content": content} for role, content in turns]}

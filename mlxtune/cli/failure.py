@@ -6,19 +6,25 @@ click's own errors; everything else that arrives here is a bug, or the operating
 
 import json
 import os
+import signal
 import traceback
 
 import click
 
 from mlxtune.errors import MlxtuneError
 
-INTERRUPTED = 130
+EXIT_CODES: dict[int, int] = {signal.SIGINT: 130, signal.SIGTERM: 143}
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, obeyed as Ctrl-C is: no ``except`` of an error takes it for one."""
 
 
 def report_failure(error: Exception, *, as_json: bool, debug: bool) -> int:
     """Print ``error`` to standard error.
 
-    Returns: the exit code: that of a MlxtuneError, 2 for a wrong command line, 130 after Ctrl-C, else 1.
+    Returns: the exit code: that of a MlxtuneError, 2 for a wrong command line, 130 after Ctrl-C, 143 after SIGTERM,
+        else 1.
     """
     if debug:
         click.echo("".join(traceback.format_exception(error)), err=True, nl=False)
@@ -54,7 +60,8 @@ def _describe(  # noqa: PLR0911 - one return a kind of error
     if isinstance(error, click.ClickException):
         return kind, error.format_message(), None, None, error.exit_code
     if isinstance(error, click.Abort):
-        return "Interrupted", "interrupted", None, None, INTERRUPTED
+        number = signal.SIGTERM if isinstance(error.__cause__, Terminated) else signal.SIGINT
+        return "Interrupted", "interrupted", None, None, EXIT_CODES[number]
     see_more = None if debug else "add --debug to see where in the program"
     if isinstance(error, OSError) and error.strerror:
         return kind, error.strerror, error.filename and str(error.filename), see_more, 1

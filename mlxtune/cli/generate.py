@@ -11,15 +11,13 @@ from mlxtune.cli.output import Output, output_options
 
 @click.command()
 @click.argument("run_or_model", metavar="RUN_OR_MODEL")
-@click.option(
-    "--adapter", type=click.Path(path_type=Path, file_okay=False), help="An adapter folder to put on the model."
-)
-@click.option("--prompt", help="What to answer; - reads it from standard input.")
-@click.option("--system", help="A system message before the prompt.")
+@click.option("--adapter", type=click.Path(path_type=Path), help="An adapter folder to put on a model.")
+@click.option("--prompt", help="What to answer; - reads it from standard input, less the last line end.")
+@click.option("--system", help="A system message before the prompt, instead of the one that training had.")
 @click.option(
     "--input",
     "input_file",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=click.Path(path_type=Path),
     help="Many prompts: JSON Lines with prompt or messages in each row, or plain text with a prompt a line.",
 )
 @click.option("--raw", is_flag=True, default=None, help="Send the prompt as it is, without a chat template.")
@@ -45,20 +43,28 @@ def command(
 ) -> None:
     """Let RUN_OR_MODEL answer a prompt, or every prompt of a file.
 
-    A run's model gets its prompts as in training: a packaged task's system message comes from the recipe's rows.
+    A run's model, or one fused from it, gets its prompts as in training: after the system message that all of the
+    training rows began with, if they did, and as plain text if they were.
     """
-    from mlxtune.deployment.answer import answer, as_prompt, open_answerer, read_prompts
+    from mlxtune.deployment.answer import generate, open_answerer
+    from mlxtune.deployment.prompts import as_prompt, read_prompts
 
     if (prompt is None) == (input_file is None):
         raise click.UsageError("give one of --prompt and --input")
     if system is not None and input_file is not None:
         raise click.UsageError("--system goes with --prompt; rows of --input bring their own messages")
+    if system is not None and raw:
+        raise click.UsageError("--raw sends the prompt alone; leave out --system")
     if prompt == "-":
-        prompt = sys.stdin.read()
-    prompts = read_prompts(input_file) if input_file is not None else [as_prompt(prompt or "", system)]
+        prompt = sys.stdin.read().removesuffix("\n")
+    prompts = (
+        read_prompts(input_file)
+        if input_file is not None
+        else [as_prompt(prompt or "", system=system, where="--prompt")]
+    )
     answerer = open_answerer(run_or_model, adapter=adapter, device=output.device, raw=raw, progress=output.progress)
-    answers = answer(
+    answers = generate(
         answerer, prompts, max_tokens=max_tokens, temperature=temperature, seed=seed, progress=output.progress
     )
-    for one in answers:
-        output.show(asdict(one), one.text)
+    for answer in answers:
+        output.show(asdict(answer), answer.text)

@@ -1,5 +1,6 @@
 """``mlxtune train``: a recipe into a run folder, with a bar on the way and the before/after table at its end."""
 
+import contextlib
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,16 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mlxtune.cli.failure import EXIT_CODES, Terminated
 from mlxtune.cli.output import Output, output_options
 
 if TYPE_CHECKING:
-    from mlxtune.iteration.opening import Opened
-    from mlxtune.iteration.run import RunResult
+    from mlxtune.iteration.run import Ready, RunResult
     from mlxtune.runs.folder import RunFolder
     from mlxtune.training.plan import Plan
-    from mlxtune.training.state import TrainingState
 
-EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
+DROPPED_SHOWN = 5
 
 
 @click.command()
@@ -47,9 +47,11 @@ def command(
         raise click.UsageError("name a RECIPE, or a run to --resume; `mlxtune recipes list` shows the packaged ones")
     if resume is not None and run_dir is not None:
         raise click.UsageError("--resume goes on in the run's own folder; leave out --run-dir")
+    if recipe is not None and "=" in recipe and not Path(recipe).exists():
+        raise click.UsageError(f"a RECIPE comes before {recipe}")
     screen = Screen(output)
-    with asked_to_stop(output) as signals:
-        watch = Watch(output.progress, screen.started, screen.measured, lambda: bool(signals))
+    with asked_to_stop(screen):
+        watch = Watch(output.progress, screen.started, screen.measured, screen.trained, lambda: bool(screen.signals))
         loaded = None if recipe is None else load_recipe(recipe, overrides)
         if resume is not None:
             result = resume_run(resume, loaded, device=output.device, score=not no_score, watch=watch)
@@ -58,22 +60,24 @@ def command(
             result = run_recipe(loaded, device=output.device, run_dir=run_dir, score=not no_score, watch=watch)
     if screen.run is None:
         output.note(f"this run is finished already: {result.run_dir}")
-    output.show(asdict(result) | {"interrupted": result.interrupted}, summary(result))
-    return EXIT_CODES[signals[0]] if result.interrupted else 0
+    output.show(asdict(result), summary(result))
+    return EXIT_CODES[screen.signals[0]] if result.interrupted else 0
 
 
 class Screen:
-    """What is seen of a run while it trains: a few lines at the start, then the bar."""
+    """What is seen of a run while it trains: a few lines at the start, then the bar; and what signals came."""
 
     def __init__(self, output: Output) -> None:
         self.output = output
         self.run: RunFolder | None = None
         self.plan: Plan | None = None
+        self.training = False
+        self.signals: list[signal.Signals] = []
         self.valid_loss = ""
 
-    def started(self, run: "RunFolder", opened: "Opened", plan: "Plan", state: "TrainingState") -> None:
-        self.run, self.plan = run, plan
-        note = self.output.note
+    def started(self, run: "RunFolder", ready: "Ready") -> None:
+        self.run, self.plan, self.training = run, ready.plan, True
+        opened, note = ready.opened, self.output.note
         note(f"run      {run.path}")
         note(f"device   {opened.device.kind}, {opened.device.precision.name}: {opened.device.reason}")
         note(f"model    {opened.recipe.model.source} ({opened.folder.path})")
@@ -85,10 +89,12 @@ class Screen:
                 else ""
             )
             note(f"{split:8} {report.rows} rows, {report.tokens} tokens, {report.target_tokens} targets{lost}")
-            for dropped in report.dropped[:5]:
+            for dropped in report.dropped[:DROPPED_SHOWN]:
                 note(f"         dropped {dropped.where}: {dropped.why}")
-        if state.step:
-            note(f"resumed  after step {state.step}")
+        steps = "" if ready.plan.total_steps is None else f", {ready.plan.total_steps} steps"
+        note(f"training {ready.trainable_parameters:,} parameters{steps}")
+        if ready.state.step:
+            note(f"resumed  after step {ready.state.step}")
 
     def measured(self, line: dict[str, Any]) -> None:
         if "valid_loss" in line:
@@ -105,16 +111,19 @@ class Screen:
         self.output.detail("  ".join(part for part in parts if part))
         self.output.progress("train: steps", line["step"], self.plan.total_steps or 0)
 
+    def trained(self) -> None:
+        self.training = False
+
 
 def summary(result: "RunResult") -> Any:
     """What a person reads when the run is over."""
     from rich.console import Group
 
-    from mlxtune.evaluation.table import to_rich
-    from mlxtune.iteration.score import comparison
+    from mlxtune.cli.evaluate import table
 
     if result.interrupted:
-        return f"stopped after step {result.steps}; go on with: mlxtune train --resume {result.run_dir}"
+        where = "" if result.ended_by == "stopped" else ", before the scoring"
+        return f"stopped after step {result.steps}{where}; go on with: mlxtune train --resume {result.run_dir}"
     losses = [f"loss {result.train_loss:.3f}" if result.train_loss is not None else ""]
     losses += [f"best valid loss {result.valid_loss:.3f}" if result.valid_loss is not None else ""]
     told = ", ".join(part for part in losses if part)
@@ -122,27 +131,32 @@ def summary(result: "RunResult") -> Any:
     where = f"run: {result.run_dir}"
     if result.scores is None:
         return f"{line}\n{where}"
-    title = f"before and after, on {result.scores['rows']} {result.scores['split']} rows"
-    return Group(line, to_rich(comparison(result.scores), title=title), where)
+    return Group(line, table(result.scores, str(result.run_dir)), where)
 
 
 @contextmanager
-def asked_to_stop(output: Output) -> Iterator[list[signal.Signals]]:
-    """SIGINT and SIGTERM are noted instead of obeyed, so that a step can be finished; a second one is obeyed."""
-    received: list[signal.Signals] = []
+def asked_to_stop(screen: Screen) -> Iterator[None]:
+    """While steps are made SIGINT and SIGTERM are noted instead of obeyed, so that the step can be finished.
+
+    A second one is obeyed, and so is one before the first step or after the last: nothing is lost then.
+    """
     before = {number: signal.getsignal(number) for number in EXIT_CODES}
 
     def note_signal(number: int, _frame: Any) -> None:
-        if received:
-            signal.signal(signal.SIGINT, before[signal.SIGINT])
-            raise KeyboardInterrupt
-        received.append(signal.Signals(number))
-        output.note("stopping after this step; once more to stop at once")
+        if screen.signals or not screen.training:
+            raise KeyboardInterrupt if number == signal.SIGINT else Terminated
+        screen.signals.append(signal.Signals(number))
+        with contextlib.suppress(RuntimeError):  # the signal may have come while standard error was being written
+            screen.output.note("stopping after this step; once more to stop at once")
 
     for number in EXIT_CODES:
         signal.signal(number, note_signal)
     try:
-        yield received
+        yield
+    except KeyboardInterrupt:
+        if screen.run is not None:
+            screen.output.note(f"go on with: mlxtune train --resume {screen.run.path}")
+        raise
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -24,7 +24,8 @@ class Batch:
 
     ``prefix_ids`` [P] stand before every row of ``token_ids`` [B, L]. ``target_index`` [T] points, in the flattened
     [B * L], to the position that predicts ``target_id`` [T], which counts ``target_weight`` [T] in the loss.
-    ``rows`` are the examples' numbers; ``tokens`` counts each row in full, prefix and all, without padding.
+    ``rows`` are the examples' numbers, ``lengths`` how many of the L positions each fills; ``tokens`` counts each row
+    in full, prefix and all, without padding.
     """
 
     prefix_ids: mx.array
@@ -33,6 +34,7 @@ class Batch:
     target_id: mx.array
     target_weight: mx.array
     rows: tuple[int, ...]
+    lengths: tuple[int, ...]
     tokens: int
 
     @property
@@ -93,6 +95,7 @@ def make_batch(dataset: Sequence[Rendered], rows: Sequence[int], *, share_prefix
         target_id=mx.array(target_id),
         target_weight=mx.array(np.ones(len(target_id), np.float32)),
         rows=tuple(rows),
+        lengths=tuple(len(ids) - prefix_length for ids in inputs),
         tokens=sum(len(dataset[row].token_ids) for row in rows),
     )
 

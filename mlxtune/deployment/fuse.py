@@ -20,10 +20,9 @@ from mlxtune.errors import ModelError, UsageError
 from mlxtune.files import new_folder, write_text
 from mlxtune.models.load import load_network, read_config
 from mlxtune.models.safetensors import validate_weights
-from mlxtune.models.write import copy_companions, write_config, write_weights
+from mlxtune.models.write import DTYPES, copy_companions, write_config, write_weights
 from mlxtune.progress import Progress, silent
 
-DTYPES = {"float16": mx.float16, "bfloat16": mx.bfloat16, "float32": mx.float32}
 # Gemma's residual stream can leave float16's range of 65,504 (mlx-lm's gemma3_text.py clips it there, which is another
 # network than the one trained).
 OVERFLOWS_IN_FLOAT16 = ("gemma",)

@@ -4,17 +4,17 @@ from pathlib import Path
 
 from mlxtune.deployment.fuse import FuseReport, fuse
 from mlxtune.device.choose import open_device
-from mlxtune.errors import RunError
-from mlxtune.iteration.opening import find_recipe_model
+from mlxtune.errors import UsageError
+from mlxtune.files import check_new_folder
+from mlxtune.iteration.opening import find_base
 from mlxtune.progress import Progress, silent
-from mlxtune.recipe.load import load_recipe
 from mlxtune.runs.folder import open_run
-from mlxtune.runs.prompting import FILE, from_record
+from mlxtune.runs.prompting import FILE, read_prompting
 
 
 def fuse_run(
-    run: Path,
-    out: Path,
+    run: str | Path,
+    out: str | Path,
     *,
     dtype: str | None = None,
     device: str = "auto",
@@ -24,28 +24,24 @@ def fuse_run(
     """Fold a finished run's adapter into its base model and write the result to ``out``.
 
     Args: as of `deployment.fuse.fuse`.
-    Raises: RunError, if the run has no adapter yet or its base is no longer the one it was trained on; and as `fuse`.
+    Raises: RunError, if the run has no adapter yet or its base is no longer the one it was trained on; UsageError, if
+        ``out`` would replace the run or its base; and as `fuse`.
     """
-    opened = open_run(run)
-    if not opened.adapter.exists():
-        raise RunError("the run has no adapter yet", where=run, remedy=f"finish it: mlxtune train --resume {run}")
+    opened, out = open_run(Path(run)), Path(out)
+    adapter = opened.finished_adapter()
+    check_new_folder(out, force=force)
     chosen = open_device(device)
-    folder = find_recipe_model(load_recipe(opened.resolved).recipe, progress=progress)
-    manifest = opened.read_manifest()
-    trained_on = manifest["inputs"]["model"]["sha256"]
-    if folder.sha256 != trained_on:
-        raise RunError(
-            "the base model is not the one that this run was trained on: its hash differs",
-            where=folder.path,
-            remedy="put the old model back; an adapter on another base gives another model",
-        )
+    base = find_base(opened, progress=progress)
+    for what, path in (("run", opened.path), ("base model", base.path)):
+        if path.resolve().is_relative_to(out.resolve()):
+            raise UsageError(f"the {what} is there, and is not replaced", where=out, remedy="choose another place")
     return fuse(
-        folder.path,
-        opened.adapter,
+        base.path,
+        adapter,
         out,
         precision=chosen.precision,
         dtype=dtype,
         force=force,
-        extra_files={FILE: from_record(manifest.get("prompting")).to_json()},
+        extra_files={FILE: read_prompting(adapter).to_json()},
         progress=progress,
     )

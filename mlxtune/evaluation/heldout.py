@@ -5,7 +5,7 @@ one figure that compares across tokenizers: it spreads the same nats over the an
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -47,6 +47,7 @@ def read_heldout(
     dataset: Sequence[Rendered],
     *,
     batch_size: int = 8,
+    lift: Callable[[Batch], Batch] = lambda batch: batch,
     workers: Workers = ONE_WORKER,
     progress: Progress = silent,
 ) -> HeldOut:
@@ -56,7 +57,8 @@ def read_heldout(
     targets = [row.token_ids[1:][row.is_target[1:]] for row in dataset]
 
     def read(batch: Batch) -> tuple[Batch, np.ndarray, np.ndarray]:
-        states = target_states(reader, batch.prefix_ids, batch.token_ids, batch.target_index)
+        lifted = lift(batch)
+        states = target_states(reader, lifted.prefix_ids, lifted.token_ids, batch.target_index)
         losses, hits = target_losses(reader, states, batch.target_id)
         return batch, np.array(losses, np.float64), np.array(hits, np.float64)
 
@@ -69,7 +71,9 @@ def read_heldout(
         np.add.at(hit_count, owner, hits)
         done += len(batch.rows)
         progress("read held-out rows: rows", done, rows)
-    texts = [tokenizer.decode(ids.tolist(), skip_special_tokens=True) for ids in targets]
+    texts = [
+        tokenizer.decode(ids.tolist(), skip_special_tokens=True, clean_up_tokenization_spaces=False) for ids in targets
+    ]
     return HeldOut(
         loss_sum=loss_sum,
         target_count=np.array([len(ids) for ids in targets]),

@@ -94,6 +94,19 @@ def to_rich(rows: Sequence[ComparisonRow], *, title: str | None = None) -> Table
     return table
 
 
+def metrics_to_rich(metrics: Mapping[str, Interval], *, title: str) -> Table:
+    """The scores of one model for a terminal."""
+    table = Table(title=Text(_printable(title)), box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    table.add_column("metric", overflow="fold")
+    table.add_column("score", justify="right", no_wrap=True)
+    for name, interval in metrics.items():
+        table.add_row(Text(_printable(name)), format_interval(name, interval))
+    confidences = sorted({interval.confidence for interval in metrics.values()})
+    table.caption = Text(f"In brackets: the {100 * confidences[0]:g} % bootstrap interval.") if confidences else None
+    table.caption_justify = "left"
+    return table
+
+
 def to_markdown(rows: Sequence[ComparisonRow]) -> str:
     """The table for a README, with its caption below; ends with a line break."""
     lines = ["| metric | base | tuned | verdict |", "|---|---:|---:|---|"]

@@ -5,15 +5,18 @@ Knows examples and scorers; nothing of which model is asked. Base and tuned get 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from mlx import nn
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
+from mlxtune.data.faults import Fault, refuse
 from mlxtune.data.normalize import Example
 from mlxtune.data.render import Renderer
 from mlxtune.device.workers import ONE_WORKER, Workers
+from mlxtune.errors import DataError
 from mlxtune.evaluation.scorers import SCORERS
 from mlxtune.inference.generate import generate
 from mlxtune.progress import Progress, silent
@@ -38,6 +41,27 @@ class TaskResult:
     samples: Sequence[Mapping[str, Any]]
 
 
+def check_task(tokenizer: TokenizerWrapper, examples: Sequence[Example], task: Task, *, path: Path) -> None:
+    """Find out without a network whether the task can be asked of every row.
+
+    Args:
+        path: the rows' file, for the error.
+
+    Raises: DataError, for all rows at once of which it cannot be asked (a text row without ``answer_after`` in it, a
+        reference that the scorer cannot read).
+    """
+    renderer = Renderer(tokenizer)
+    faults, remedy = [], ""
+    for example in examples:
+        try:
+            _, reference = renderer.prompt(example, task.answer_after)
+            SCORERS[task.scorer]("", reference, fields=task.fields, where=example.where)
+        except DataError as error:
+            faults.append(Fault(example.where, f"task {task.name}: {error.message}"))
+            remedy = remedy or error.remedy or ""
+    refuse(faults, path=path, remedy=remedy)
+
+
 def run_task(
     network: nn.Module,
     tokenizer: TokenizerWrapper,
@@ -49,8 +73,7 @@ def run_task(
 ) -> TaskResult:
     """Ask the network for every row's answer and score it.
 
-    Raises: DataError, for a row that the task cannot be asked of (a text row without ``answer_after`` in it, a
-        reference that the scorer cannot read).
+    Raises: DataError, for the first row of which `check_task` would tell.
     """
     renderer = Renderer(tokenizer)
     asked = [renderer.prompt(example, task.answer_after) for example in examples]

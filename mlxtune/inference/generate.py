@@ -17,6 +17,7 @@ from mlx_lm.models.cache import make_prompt_cache
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 from mlxtune.device.workers import ONE_WORKER, Workers
+from mlxtune.errors import DataError
 from mlxtune.inference.shared_prefix import common_prefix_length, layer_windows
 from mlxtune.progress import Progress, silent
 
@@ -54,13 +55,18 @@ def generate(
     """Continue each prompt, in order, until an end token or ``max_tokens``.
 
     Args:
-        prompts: token ids, none empty.
+        prompts: token ids.
         temperature: 0 takes the likeliest token.
         seed: with a prompt's number, it decides that prompt's draws.
         batch_size: prompts that one worker generates together.
         workers: threads that share the prompts.
         progress: told of prompts done.
+
+    Raises: DataError, for a prompt without tokens.
     """
+    for number, prompt in enumerate(prompts, 1):
+        if len(prompt) == 0:
+            raise DataError("the prompt is empty", where=f"prompt {number}", remedy="write something to go on from")
     done = itertools.count(1)
     progress("generate: prompts", 0, len(prompts))
 
@@ -79,7 +85,9 @@ def generate(
     shares = [order[i :: workers.count] for i in range(min(workers.count, len(prompts)))]
     found = sorted(answer for answers in workers.map(run, shares) for answer in answers)
     return [
-        Generation(tokenizer.decode(ids), tuple(ids), reason, len(prompts[number])) for number, ids, reason in found
+        # Some tokenizers' own clean-up takes the space out of " .", which no answer that is scored can spare.
+        Generation(tokenizer.decode(ids, clean_up_tokenization_spaces=False), tuple(ids), reason, len(prompts[number]))
+        for number, ids, reason in found
     ]
 
 

@@ -1,4 +1,4 @@
-"""Opens all that a recipe names: the device, the model, every data file; nothing is written but the cache.
+"""Opens all that a recipe or a run names: the device, the model, every data file; nothing is written but the cache.
 
 And says the recipe in the plain values that the floors below take: a training plan, an adapter's shape, tasks.
 """
@@ -10,13 +10,17 @@ from typing import Any
 
 from mlxtune.adapters.attach import LoraShape
 from mlxtune.data.dataset import Dataset, load_rendered
+from mlxtune.data.normalize import Example, read_examples
 from mlxtune.device.choose import Device, open_device
-from mlxtune.evaluation.tasks import Task
+from mlxtune.errors import RunError
+from mlxtune.evaluation.tasks import Task, check_task
 from mlxtune.files import sha256_of
 from mlxtune.models.load import Model, open_model
 from mlxtune.models.source import ModelFolder, find_model
 from mlxtune.progress import Progress, silent
+from mlxtune.recipe.load import load_recipe
 from mlxtune.recipe.schema import Recipe
+from mlxtune.runs.folder import RunFolder
 from mlxtune.runs.prompting import Prompting
 from mlxtune.training.plan import Plan
 
@@ -51,7 +55,11 @@ class Opened:
 
 
 def open_recipe(recipe: Recipe, *, device: str = "auto", progress: Progress = silent) -> Opened:
-    """Open the device, the model and every data file that a recipe names; nothing is written but the cache."""
+    """Open the device, the model and every data file that a recipe names; nothing is written but the cache.
+
+    Raises: MlxtuneError, in its kinds, for all that cannot be opened, rows that cannot be trained on, and held-out rows
+        of which the recipe's tasks cannot be asked: after hours of training it would be late to learn of them.
+    """
     chosen = open_device(device)
     folder = find_recipe_model(recipe, progress=progress)
     model = open_model(folder.path, chosen.precision)
@@ -59,8 +67,35 @@ def open_recipe(recipe: Recipe, *, device: str = "auto", progress: Progress = si
     for split in SPLITS:
         path = getattr(recipe.data, split)
         if path is not None:
-            datasets[split] = open_split(recipe, model, Path(path))
+            datasets[split] = open_split(recipe, model, path, progress=progress)
+    split, path = held_out(recipe)
+    if path is not None:
+        examples = examples_of(recipe, path, datasets[split])
+        for task in tasks_of(recipe):
+            check_task(model.tokenizer, examples, task, path=path)
     return Opened(recipe, chosen, folder, model, datasets)
+
+
+def held_out(recipe: Recipe) -> tuple[str, Path | None]:
+    """The split that is scored, and its file if there is one: test, and without it valid."""
+    if recipe.data.test is not None:
+        return "test", recipe.data.test
+    return "valid", recipe.data.valid
+
+
+def find_base(run: RunFolder, *, progress: Progress = silent) -> ModelFolder:
+    """The folder of the model that a run was trained on.
+
+    Raises: RunError, if what is there now is another model than it was; ModelError, if it is gone.
+    """
+    folder = find_recipe_model(load_recipe(run.resolved).recipe, progress=progress)
+    if folder.sha256 != run.read_manifest()["inputs"]["model"]["sha256"]:
+        raise RunError(
+            "the base model is not the one that this run was trained on: its hash differs",
+            where=folder.path,
+            remedy="put the old model back; an adapter on another base gives another model",
+        )
+    return folder
 
 
 def find_recipe_model(recipe: Recipe, *, progress: Progress = silent) -> ModelFolder:
@@ -76,7 +111,7 @@ def chat_template_hash(tokenizer: Any) -> str | None:
     return hashlib.sha256(str(template).encode()).hexdigest() if template else None
 
 
-def open_split(recipe: Recipe, model: Model, path: Path) -> Dataset:
+def open_split(recipe: Recipe, model: Model, path: Path, *, progress: Progress = silent) -> Dataset:
     """One data file, rendered as the recipe says."""
     return load_rendered(
         path,
@@ -85,7 +120,14 @@ def open_split(recipe: Recipe, model: Model, path: Path) -> Dataset:
         train_on=recipe.data.train_on,
         max_seq_length=recipe.data.max_seq_length,
         overflow=recipe.data.overflow,
+        progress=progress,
     )
+
+
+def examples_of(recipe: Recipe, path: Path, dataset: Dataset) -> list[Example]:
+    """The rows of a data file that are in ``dataset``, as turns, in its order."""
+    kept = {row.where for row in dataset.rows}
+    return [example for example in read_examples(path, recipe.data.format) if example.where in kept]
 
 
 def make_plan(recipe: Recipe, *, rows: int, validates: bool) -> Plan:

@@ -14,22 +14,42 @@ import mlx.core as mx
 from mlxtune.adapters.attach import adapter_parameters, attach_lora, load_adapter_parameters
 from mlxtune.adapters.format import save_adapter
 from mlxtune.device.workers import start_workers
+from mlxtune.errors import AdapterError, ModelError, RunError, UsageError
 from mlxtune.evaluation.heldout import read_heldout
-from mlxtune.files import new_folder, write_json
-from mlxtune.inference.likelihood import make_reader
+from mlxtune.files import new_folder, sha256_of, write_text
+from mlxtune.inference.likelihood import Reader, make_reader
+from mlxtune.iteration.card import write_card
 from mlxtune.iteration.opening import Opened, lora_shape, make_plan, open_recipe
 from mlxtune.iteration.score import score_run
+from mlxtune.models.safetensors import validate_safetensors
 from mlxtune.progress import Progress, silent
 from mlxtune.recipe.load import LoadedRecipe, load_recipe
-from mlxtune.runs.folder import RunFolder, create_run, lock, open_run
-from mlxtune.runs.manifest import make_manifest, refuse_changes
+from mlxtune.runs.folder import RunFolder, create_run, lock, open_run, refuse_taken
+from mlxtune.runs.log import Log, attempt_log, in_short
+from mlxtune.runs.manifest import make_manifest, refuse_changes, versions
 from mlxtune.runs.metrics import append_metrics, cut_metrics, read_metrics
+from mlxtune.runs.prompting import FILE
 from mlxtune.training.checkpoint import ADAPTER, load_checkpoint, newest_checkpoint, read_tensors, save_checkpoint
+from mlxtune.training.frozen_prefix import read_frozen_prefix
 from mlxtune.training.loop import train
 from mlxtune.training.objectives.sft import sft_loss_sum
 from mlxtune.training.optimizer import make_optimizer
-from mlxtune.training.plan import Plan
+from mlxtune.training.plan import EndedBy, Plan
 from mlxtune.training.state import TrainingState
+
+
+@dataclass(frozen=True)
+class Ready:
+    """All that training needs, made of a recipe; nothing is written yet."""
+
+    opened: Opened
+    state: TrainingState
+    reader: Reader
+    plan: Plan
+
+    @property
+    def trainable_parameters(self) -> int:
+        return sum(array.size for array in adapter_parameters(self.state.network).values())
 
 
 @dataclass(frozen=True)
@@ -37,11 +57,14 @@ class Watch:
     """Who looks on while a run works: functions that are called, and one that is asked whether to stop."""
 
     progress: Progress = silent
-    started: Callable[[RunFolder, Opened, Plan, TrainingState], None] = lambda *_: None
+    started: Callable[[RunFolder, Ready], None] = lambda *_: None
+    """Called when the first step is next."""
     measured: Callable[[dict[str, Any]], None] = lambda _line: None
     """Given each line of metrics.jsonl."""
+    trained: Callable[[], None] = lambda: None
+    """Called when the last step is over; what is left may be stopped anywhere and done again."""
     should_stop: Callable[[], bool] = lambda: False
-    """Asked after each step; a run so stopped is saved and can be resumed."""
+    """Asked before each step, and before the scoring; a run so stopped is saved and can be resumed."""
 
 
 @dataclass(frozen=True)
@@ -49,20 +72,20 @@ class RunResult:
     """How a run ended. ``scores`` is None where there was nothing to score on, or it was not asked for."""
 
     run_dir: Path
-    ended_by: str
+    ended_by: EndedBy
     steps: int
     train_loss: float | None
+    """Of the last step."""
     valid_loss: float | None
+    """The best."""
     seconds: float
     tokens: int
     target_tokens: int
     peak_memory_bytes: int
     trainable_parameters: int
     scores: dict[str, Any] | None = None
-
-    @property
-    def interrupted(self) -> bool:
-        return self.ended_by == "stopped"
+    interrupted: bool = False
+    """Whether something is left to do for `resume_run`, because the run was asked to stop."""
 
 
 def run_recipe(
@@ -70,7 +93,7 @@ def run_recipe(
     overrides: Sequence[str] = (),
     *,
     device: str = "auto",
-    run_dir: Path | None = None,
+    run_dir: str | Path | None = None,
     score: bool = True,
     watch: Watch = Watch(),
 ) -> RunResult:
@@ -78,32 +101,43 @@ def run_recipe(
 
     Args:
         recipe: loaded, or a file, or the name of a packaged recipe.
-        overrides: ``KEY=VALUE`` in the recipe's dotted keys.
+        overrides: ``KEY=VALUE`` in the recipe's dotted keys; none for a recipe that is loaded already.
         run_dir: the folder to make; else one below ``runs/``, named after the recipe and the time.
         score: whether to score at the end, where the recipe has a test split.
 
     Raises: MlxtuneError, in its kinds; before the folder is made for all that is wrong with recipe, model and data.
     """
+    if isinstance(recipe, LoadedRecipe) and overrides:
+        raise UsageError("a loaded recipe takes no more overrides", remedy="give them to load_recipe")
+    if run_dir is not None:
+        run_dir = Path(run_dir)
+        refuse_taken(run_dir)
     loaded = recipe if isinstance(recipe, LoadedRecipe) else load_recipe(recipe, overrides)
+    loaded.check_files()
     opened = open_recipe(loaded.recipe, device=device, progress=watch.progress)
+    try:
+        ready = make_ready(opened)
+    except AdapterError as error:
+        raise AdapterError(error.message, where=loaded.place_of(("method",)), remedy=error.remedy) from error
+    chosen = opened.device
     run = create_run(
-        loaded.recipe.name, run_dir=run_dir, recipe_text=loaded.text, resolved=loaded.recipe.model_dump(mode="json")
+        loaded.recipe.name,
+        run_dir=run_dir,
+        recipe_text=loaded.text,
+        resolved=loaded.recipe.model_dump(mode="json"),
+        manifest=make_manifest(
+            name=loaded.recipe.name,
+            device={"kind": chosen.kind, "precision": chosen.precision.name, "reason": chosen.reason},
+            inputs=opened.inputs(),
+            recipe_folder=loaded.path.parent,
+        ),
     )
-    chosen = {
-        "kind": opened.device.kind,
-        "precision": opened.device.precision.name,
-        "reason": opened.device.reason,
-    }
-    manifest = make_manifest(
-        name=loaded.recipe.name, device=chosen, inputs=opened.inputs(), recipe_folder=loaded.path.parent
-    )
-    write_json(run.manifest, manifest | {"prompting": asdict(opened.prompting())})
     with lock(run):
-        return _train_and_score(run, opened, score=score, watch=watch)
+        return _train_and_score(run, ready, score=score, watch=watch)
 
 
 def resume_run(
-    path: Path,
+    path: str | Path,
     recipe: LoadedRecipe | None = None,
     *,
     device: str = "auto",
@@ -121,94 +155,159 @@ def resume_run(
     Raises: RunError, listing the differences, if the recipe, model, chat template or data are not what they were, and
         if another process is in the run.
     """
-    run = open_run(path)
-    resolved = load_recipe(run.resolved)
+    run = open_run(Path(path))
+    settings = load_recipe(run.resolved).recipe
     if recipe is not None:
-        refuse_changes(resolved.recipe.model_dump(mode="json"), recipe.recipe.model_dump(mode="json"), where=path)
+        refuse_changes(settings.model_dump(mode="json"), recipe.recipe.model_dump(mode="json"), where=run.path)
     with lock(run):
-        scored = run.scores.exists() or not score or resolved.recipe.data.test is None
-        if run.is_finished and scored:
-            return RunResult(run_dir=run.path, **run.read_manifest()["finished"])
-        opened = open_recipe(resolved.recipe, device=device, progress=watch.progress)
-        refuse_changes(run.read_manifest()["inputs"], opened.inputs(), where=path)
-        return _train_and_score(run, opened, score=score, watch=watch)
+        scores = run.read_scores()
+        if run.is_finished and (scores is not None or not score or settings.data.test is None):
+            return RunResult(run_dir=run.path, **run.read_manifest()["finished"], scores=scores)
+        opened = open_recipe(settings, device=device, progress=watch.progress)
+        inputs = {run.resolved.name: sha256_of(run.resolved), **opened.inputs()}
+        refuse_changes(run.read_manifest()["inputs"], inputs, where=run.path)
+        return _train_and_score(run, make_ready(opened), score=score, watch=watch)
 
 
-def _train_and_score(run: RunFolder, opened: Opened, *, score: bool, watch: Watch) -> RunResult:
-    recipe, model = opened.recipe, opened.model
-    train_rows = opened.datasets["train"].rows
-    valid = opened.datasets.get("valid")
-    valid_rows = valid.rows if valid is not None else ()
-    attach_lora(model.network, lora_shape(recipe), seed=recipe.seed)
-    reader = make_reader(model.network)
+def make_ready(opened: Opened) -> Ready:
+    """The network with its adapter, and what goes with it. Raises: AdapterError, if the method does not fit it."""
+    recipe, network = opened.recipe, opened.model.network
+    attach_lora(network, lora_shape(recipe), seed=recipe.seed)
     optimizer = make_optimizer(recipe.training.optimizer, weight_decay=recipe.training.weight_decay)
-    optimizer.init(model.network.trainable_parameters())
-    state = TrainingState(model.network, optimizer)
-    plan = make_plan(recipe, rows=len(train_rows), validates=valid is not None)
-    checkpoint = newest_checkpoint(run.checkpoints)
-    if checkpoint is not None:
-        load_checkpoint(state, checkpoint)
-    cut_metrics(run.metrics, state.step)
-    watch.started(run, opened, plan, state)
+    optimizer.init(network.trainable_parameters())
+    plan = make_plan(recipe, rows=len(opened.datasets["train"].rows), validates="valid" in opened.datasets)
+    return Ready(opened, TrainingState(network, optimizer), make_reader(network), plan)
+
+
+def _train_and_score(run: RunFolder, ready: Ready, *, score: bool, watch: Watch) -> RunResult:
+    with attempt_log(run.logs) as log:
+        checkpoint = newest_checkpoint(run.checkpoints)
+        if checkpoint is not None:
+            load_checkpoint(ready.state, checkpoint)
+        cut_metrics(run.metrics, ready.state.step)
+        _log_start(log, ready)
+        watch.started(run, ready)
+        ended_by = _train(run, ready, watch, log)
+        watch.trained()
+        result = _result(run, ready, ended_by)
+        log(f"trained: {ended_by} after step {result.steps}, {result.seconds:.1f} s in steps")
+        if result.interrupted:
+            return result
+        _write_adapter(run, ready)
+        finished = asdict(result)
+        for name in ("run_dir", "scores", "interrupted"):
+            del finished[name]
+        run.update_manifest(finished=finished)
+        write_card(run, ready.opened.recipe)
+        log("wrote adapter/")
+        if not score or "test" not in ready.opened.datasets:
+            return result
+        if watch.should_stop():
+            log("stopped before the scoring")
+            return replace(result, interrupted=True)
+        _let_go(ready)
+        scores = score_run(run, device=ready.opened.device, base=ready.opened.folder, progress=watch.progress)
+        log(f"scored base and tuned model on {scores['rows']} {scores['split']} rows")
+        return replace(result, scores=scores)
+
+
+def _train(run: RunFolder, ready: Ready, watch: Watch, log: Log) -> EndedBy:
+    """The loop, with what it says of each step and where it saves."""
+    opened, state, reader = ready.opened, ready.state, ready.reader
+    rows = {split: dataset.rows for split, dataset in opened.datasets.items()}
 
     def record(line: dict[str, Any]) -> None:
         append_metrics(run.metrics, line)
+        log(in_short(line))
         watch.measured(line)
 
     def save() -> None:
-        save_checkpoint(state, run.checkpoints, keep=recipe.checkpoint.keep)
+        path = save_checkpoint(state, run.checkpoints, keep=opened.recipe.checkpoint.keep)
+        log(f"saved {path.name}")
+
+    def validate() -> float:
+        tokenizer, above, lift = opened.model.tokenizer, frozen["valid"].reader, frozen["valid"].lift
+        return read_heldout(above, tokenizer, rows["valid"], lift=lift, workers=workers).loss
 
     mx.reset_peak_memory()
     with start_workers(opened.device.workers) as workers:
-        ended_by = train(
+        frozen = {
+            split: read_frozen_prefix(reader, rows[split], workers=workers, progress=watch.progress)
+            for split in rows
+            if split != "test"
+        }
+        return train(
             state,
-            plan,
-            train_rows,
-            lambda batch: sft_loss_sum(reader, batch),
+            ready.plan,
+            rows["train"],
+            lambda batch: sft_loss_sum(frozen["train"].reader, frozen["train"].lift(batch)),
             share_prefix=reader.shares_prefixes,
             workers=workers,
             record=record,
-            validate=lambda: read_heldout(reader, model.tokenizer, valid_rows, workers=workers).loss,
+            validate=validate,
             save=save,
             should_stop=watch.should_stop,
         )
-    result = _result(run, state, ended_by)
-    if result.interrupted:
-        return result
-    _write_adapter(run, opened, state)
-    finished = asdict(result)
-    del finished["run_dir"], finished["scores"]
-    run.update_manifest(finished=finished)
-    if not score or "test" not in opened.datasets:
-        return result
-    scores = score_run(run, device=opened.device, progress=watch.progress)
-    return replace(result, scores=scores)
 
 
-def _result(run: RunFolder, state: TrainingState, ended_by: str) -> RunResult:
-    lines = read_metrics(run.metrics)
-    losses = [line["loss"] for line in lines if "loss" in line]
+def _let_go(ready: Ready) -> None:
+    """Free the trained network's memory: base and tuned model are opened anew, one at a time, to be scored."""
+    for module in ready.state.network.modules():
+        module.clear()
+    ready.state.optimizer.state = {}
+    mx.clear_cache()
+
+
+def _log_start(log: Log, ready: Ready) -> None:
+    opened, plan = ready.opened, ready.plan
+    log(", ".join(f"{name} {version}" for name, version in versions().items()))
+    log(f"device: {opened.device.kind}, {opened.device.precision.name}: {opened.device.reason}")
+    log(f"model: {opened.folder.path}, sha256 {opened.folder.sha256}")
+    for split, dataset in opened.datasets.items():
+        report = dataset.report
+        log(
+            f"{split}: {report.rows_read} rows read, {report.rows} kept, {len(report.dropped)} dropped, "
+            f"{len(report.truncated)} cut; {report.tokens} tokens, {report.target_tokens} targets"
+        )
+    log(
+        f"adapter: {ready.trainable_parameters} trainable parameters; "
+        f"prefixes are {'' if ready.reader.shares_prefixes else 'not '}shared, "
+        f"logits are {'full' if ready.reader.anatomy is None else 'at targets only'}"
+    )
+    log(f"plan: {plan.total_steps or 'any number of'} steps; starting after step {ready.state.step}")
+
+
+def _result(run: RunFolder, ready: Ready, ended_by: EndedBy) -> RunResult:
+    state = ready.state
+    steps = [line for line in read_metrics(run.metrics) if "loss" in line]
     return RunResult(
         run_dir=run.path,
         ended_by=ended_by,
         steps=state.step,
-        train_loss=losses[-1] if losses else None,
+        train_loss=steps[-1]["loss"] if steps else None,
         valid_loss=state.best_valid_loss,
         seconds=state.seconds,
         tokens=state.tokens,
         target_tokens=state.target_tokens,
-        peak_memory_bytes=max((line["peak_memory_bytes"] for line in lines if "loss" in line), default=0),
-        trainable_parameters=sum(array.size for array in adapter_parameters(state.network).values()),
+        peak_memory_bytes=max((line["peak_memory_bytes"] for line in steps), default=0),
+        trainable_parameters=ready.trainable_parameters,
+        interrupted=ended_by == "stopped",
     )
 
 
-def _write_adapter(run: RunFolder, opened: Opened, state: TrainingState) -> None:
-    """``adapter/``: the best by validation, else the last."""
+def _write_adapter(run: RunFolder, ready: Ready) -> None:
+    """``adapter/``: the best by validation, else the last; and how the tuned model wants its prompts."""
+    opened, state = ready.opened, ready.state
     step = state.step
     if state.best_step is not None and state.best_step != state.step:
         step = state.best_step
-        best = run.checkpoints / f"step_{step:06d}"
-        load_adapter_parameters(state.network, read_tensors(best / ADAPTER))
+        best = run.checkpoints / f"step_{step:06d}" / ADAPTER
+        try:
+            validate_safetensors(best)
+        except ModelError as error:
+            remedy = "put it back, or start a new run"
+            raise RunError("the checkpoint with the best validation is damaged", where=best, remedy=remedy) from error
+        load_adapter_parameters(state.network, read_tensors(best))
     extra = {"step": step, "model_sha256": opened.folder.sha256, "train_on": opened.recipe.data.train_on}
     with new_folder(run.adapter, force=True) as part:
         save_adapter(
@@ -216,5 +315,6 @@ def _write_adapter(run: RunFolder, opened: Opened, state: TrainingState) -> None
             part,
             shape=lora_shape(opened.recipe),
             base_model=str(opened.folder.path),
-            extra={"mlxtune": extra},
+            extra=extra,
         )
+        write_text(part / FILE, opened.prompting().to_json())

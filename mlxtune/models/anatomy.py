@@ -4,6 +4,7 @@ Knows the families in the table, each of which a test has shown to give the netw
 applied to the backbone's output. For any other there is no anatomy, and work that needs one goes over full logits.
 """
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -60,3 +61,31 @@ def apply_head(anatomy: Anatomy, hidden: mx.array) -> mx.array:
     if anatomy.soft_cap is not None:
         logits = anatomy.soft_cap * mx.tanh(logits / anatomy.soft_cap)
     return logits
+
+
+def split_backbone(anatomy: Anatomy, depth: int) -> tuple[Callable[..., mx.array], Callable[..., mx.array]] | None:
+    """The backbone cut above its first ``depth`` blocks, or None where it does not come apart plainly.
+
+    Both halves share the network's own blocks. That they give what the whole gives is tried on a few tokens: a family
+    that scales its embeddings, or looks up its masks by block number, fails there.
+
+    Returns: token ids [B, L], and ``cache=``, to states [B, L, D] between the blocks; and those to hidden states
+        [B, L, D], the last norm included. Each takes the caches of its own blocks.
+    """
+    whole: Any = anatomy.backbone
+    if not hasattr(whole, "norm") or getattr(whole, "swa_idx", None) is not None:
+        return None
+    lower_part, upper_part = copy.copy(whole), copy.copy(whole)
+    lower_part.layers, lower_part.norm = anatomy.blocks[:depth], nn.Identity()
+    upper_part.layers = anatomy.blocks[depth:]
+
+    def lower(token_ids: mx.array, cache: list[Any] | None = None) -> mx.array:
+        return lower_part(token_ids, cache)
+
+    def upper(states: mx.array, cache: list[Any] | None = None) -> mx.array:
+        return upper_part(None, cache, input_embeddings=states)
+
+    tokens = mx.arange(12).reshape(2, 6)  # in the same shapes as the whole, so the kernels are the same too
+    expected = whole(tokens).astype(mx.float32)
+    difference = mx.sqrt(mx.mean(mx.square(upper(lower(tokens)).astype(mx.float32) - expected)))
+    return (lower, upper) if bool(difference <= 0.001 * mx.std(expected)) else None

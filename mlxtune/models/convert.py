@@ -11,8 +11,9 @@ from mlxtune.errors import UsageError
 from mlxtune.files import new_folder
 from mlxtune.models import catalogue
 from mlxtune.models.gguf import write_gguf_folder
-from mlxtune.models.rewrite import DTYPES, rewrite_folder
+from mlxtune.models.rewrite import rewrite_folder
 from mlxtune.models.source import check_quantization, locate
+from mlxtune.models.write import DTYPES
 from mlxtune.progress import Progress, silent
 
 DEFAULT_GROUP_SIZE = 32  # that of the GGUF formats, whose blocks then stay as they are
@@ -20,7 +21,7 @@ DEFAULT_GROUP_SIZE = 32  # that of the GGUF formats, whose blocks then stay as t
 
 def convert(
     source: str,
-    out: Path,
+    out: str | Path,
     *,
     bits: int | None = None,
     group_size: int | None = None,
@@ -47,6 +48,7 @@ def convert(
     quantize = None if bits is None else (bits, group_size or DEFAULT_GROUP_SIZE)
     if quantize is not None:
         check_quantization(*quantize)
+    out = Path(out)
     found = locate(source)
     with new_folder(out, force=force) as part:
         path = found.path if found.entry is None else catalogue.get(found.entry, progress)

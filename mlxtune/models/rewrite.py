@@ -14,10 +14,9 @@ from mlx.utils import tree_flatten, tree_map_with_path, tree_unflatten
 
 from mlxtune.errors import ModelError
 from mlxtune.models.load import load_network
-from mlxtune.models.write import copy_companions, quantization_config, write_config, write_weights
+from mlxtune.models.write import DTYPES, copy_companions, quantization_config, write_config, write_weights
 from mlxtune.progress import Progress, silent
 
-DTYPES = {"float16": mx.float16, "bfloat16": mx.bfloat16, "float32": mx.float32}
 BITS = (2, 3, 4, 5, 6, 8)
 GROUP_SIZES = (32, 64, 128)
 

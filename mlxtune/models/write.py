@@ -17,6 +17,9 @@ from mlxtune.files import write_json
 from mlxtune.models.safetensors import INDEX
 from mlxtune.progress import Progress, silent
 
+DTYPES = {"float16": mx.float16, "bfloat16": mx.bfloat16, "float32": mx.float32}
+"""The number formats that weights may be written in, by the names that commands and config.json give them."""
+
 SHARD_BYTES = 5 << 30
 
 COMPANIONS = (

@@ -52,8 +52,9 @@ def _replaced(values: Any, key: Key, done: int, value: Any, place: Place) -> Any
             )
         return [*values[:part], _replaced(values[part], key, done + 1, value, place), *values[part + 1 :]]
     if not isinstance(values, dict):
-        # `layers: all` gives way to `layers: {top: 3}`, but the text of a name has no keys.
-        if not keys_at(key[:done]):
+        # `layers: all` gives way to `layers: {top: 3}`, but the text of a name has no keys; at a key that nobody knows
+        # there is nothing yet, and the schema says which one is near.
+        if values is not None and not keys_at(key[:done]):
             raise RecipeError(f"{dotted(key[:done])} has no keys of its own", where=place)
         values = {}
     return {**values, str(part): _replaced(values.get(str(part)), key, done + 1, value, place)}

@@ -1,21 +1,27 @@
 """A run's folder: what lies where, and that only one process writes there.
 
-Knows names and JSON; nothing of networks. The folder is readable by its owner alone, since a sample of private data may
-be in it.
+Knows names and JSON; nothing of networks. A folder appears whole, with recipe and manifest in it, or not at all; it is
+readable by its owner alone, since samples of private data are in it.
 """
 
 import contextlib
 import fcntl
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from mlxtune.errors import OutputExistsError, RunError
-from mlxtune.files import write_json
+from mlxtune.files import new_folder, sha256_of, write_json, write_text
+
+RUNS = Path("runs")
+"""Where runs go that are given no folder, seen from the working folder."""
+
+MANIFEST_KEYS = {"name", "device", "inputs", "versions"}
+AS_WRITTEN = "put the file back as mlxtune wrote it, or start a new run"
 
 
 @dataclass(frozen=True)
@@ -65,23 +71,39 @@ class RunFolder:
         return self.path / "README.md"
 
     def read_manifest(self) -> dict[str, Any]:
-        return _read_json(self.manifest)
+        """What run.json holds. Raises: RunError, if it cannot be read or holds no run's inputs."""
+        try:
+            manifest = json.loads(self.manifest.read_text(encoding="utf-8"))
+            missing = MANIFEST_KEYS - manifest.keys()
+        except (OSError, ValueError, AttributeError) as error:
+            raise RunError(f"cannot be read: {error}", where=self.manifest, remedy=AS_WRITTEN) from error
+        if missing:
+            raise RunError(f"lacks {', '.join(sorted(missing))}", where=self.manifest, remedy=AS_WRITTEN)
+        return manifest
 
     def update_manifest(self, **changes: Any) -> None:
+        """Put ``changes`` over what run.json holds."""
         write_json(self.manifest, self.read_manifest() | changes)
+
+    def read_scores(self) -> dict[str, Any] | None:
+        """What scores.json holds; None if it is not there or not as mlxtune wrote it."""
+        try:
+            scores = json.loads(self.scores.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        return scores if isinstance(scores, dict) and {"base", "tuned", "basis"} <= scores.keys() else None
+
+    def finished_adapter(self) -> Path:
+        """The adapter's folder. Raises: RunError, if training has not come to its end yet."""
+        if not self.adapter.is_dir():
+            remedy = f"finish it: mlxtune train --resume {self.path}"
+            raise RunError("the run has no adapter yet", where=self.path, remedy=remedy)
+        return self.adapter
 
     @property
     def is_finished(self) -> bool:
-        return self.manifest.exists() and "finished" in self.read_manifest() and self.adapter.exists()
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RunError(
-            f"cannot be read: {error}", where=path, remedy="is this a run folder? runs/ holds them"
-        ) from error
+        """Whether training has come to its end; scores may still be missing."""
+        return self.adapter.is_dir() and "finished" in self.read_manifest()
 
 
 def is_run_folder(path: Path) -> bool:
@@ -90,35 +112,56 @@ def is_run_folder(path: Path) -> bool:
 
 
 def open_run(path: Path) -> RunFolder:
-    """An existing run folder. Raises RunError if it is none."""
+    """An existing run folder. Raises: RunError, if it is none."""
     if not path.is_dir():
         raise RunError(
-            "there is no such run", where=path, remedy="name a folder below runs/, or the one --run-dir made"
+            "there is no such run", where=path, remedy=f"name a folder below {RUNS}/, or the one --run-dir made"
         )
     if not is_run_folder(path):
         raise RunError("this folder holds no run", where=path, remedy="name a folder with a run.json in it")
     return RunFolder(path)
 
 
-def create_run(name: str, *, run_dir: Path | None, recipe_text: str, resolved: dict[str, Any]) -> RunFolder:
-    """A new run folder, with the recipe as written and as resolved in it.
+def refuse_taken(run_dir: Path) -> None:
+    """Raises: OutputExistsError, if ``run_dir`` is there and is no empty folder."""
+    if os.path.lexists(run_dir) and not (run_dir.is_dir() and not any(run_dir.iterdir())):
+        remedy = "choose another --run-dir"
+        if is_run_folder(run_dir):
+            remedy += f", or go on with --resume {run_dir}"
+        raise OutputExistsError("the run folder exists already", where=run_dir, remedy=remedy)
+
+
+def create_run(
+    name: str, *, run_dir: Path | None, recipe_text: str, resolved: Mapping[str, Any], manifest: Mapping[str, Any]
+) -> RunFolder:
+    """A new run folder, whole from the moment that it is there.
 
     Args:
         name: the recipe's; with the time it names the folder below ``runs/``.
         run_dir: the folder itself, instead; must be new or empty.
+        recipe_text, resolved: the recipe as written, and with every default filled in.
+        manifest: of `make_manifest`; the hash of the resolved recipe joins its inputs.
+
+    Raises: OutputExistsError, if ``run_dir`` is taken.
     """
-    path = run_dir or _fresh(Path("runs") / f"{name}-{datetime.now().astimezone():%Y%m%d-%H%M%S}")
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        remedy = f"choose another --run-dir, or go on with --resume {path}"
-        raise OutputExistsError("the run folder exists already", where=path, remedy=remedy)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.mkdir(mode=0o700, exist_ok=True)
-    run = RunFolder(path)
-    run.checkpoints.mkdir(mode=0o700)
-    run.logs.mkdir(mode=0o700)
-    run.recipe.write_text(recipe_text, encoding="utf-8")
-    write_json(run.resolved, resolved)
-    return run
+    while True:
+        path = run_dir or _fresh(RUNS / f"{name}-{datetime.now().astimezone():%Y%m%d-%H%M%S}")
+        refuse_taken(path)
+        try:
+            with new_folder(path) as part:
+                run = RunFolder(part)
+                run.checkpoints.mkdir(mode=0o700)
+                run.logs.mkdir(mode=0o700)
+                write_text(run.recipe, recipe_text)
+                write_json(run.resolved, resolved)
+                inputs = {run.resolved.name: sha256_of(run.resolved), **manifest["inputs"]}
+                write_json(run.manifest, {**manifest, "inputs": inputs})
+        except OutputExistsError:
+            if run_dir is not None:
+                refuse_taken(run_dir)
+                raise
+            continue  # another process took the name in the same second
+        return RunFolder(path)
 
 
 def _fresh(path: Path) -> Path:
@@ -131,13 +174,19 @@ def _fresh(path: Path) -> Path:
 
 @contextlib.contextmanager
 def lock(run: RunFolder) -> Iterator[None]:
-    """Keep other processes out of this run. The lock goes when the process does, however it ends."""
-    with (run.path / ".lock").open("w") as file:
+    """Keep other processes out of this run. The lock goes when the process does, however it ends.
+
+    Raises: RunError, if another process has it.
+    """
+    with (run.path / ".lock").open("a+") as file:  # to read who has it, the file must not be emptied first
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
+            file.seek(0)
+            who = f"process {file.read()}".rstrip()
             remedy = "wait for it, or stop it first"
-            raise RunError("another process is working in this run", where=run.path, remedy=remedy) from error
+            raise RunError(f"another process is working in this run ({who})", where=run.path, remedy=remedy) from error
+        file.truncate(0)
         file.write(str(os.getpid()))
         file.flush()
         yield

@@ -5,6 +5,7 @@ Plain values come in; nothing of networks is known here.
 
 import importlib.metadata
 import platform
+import re
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -14,6 +15,7 @@ from typing import Any
 
 from mlxtune.errors import RunError
 
+SHA256 = re.compile("[0-9a-f]{64}")
 PACKAGES = ("mlxtune", "mlx", "mlx-lm", "numpy", "transformers", "tokenizers")
 
 
@@ -46,6 +48,7 @@ def make_manifest(
     Args:
         device: kind, precision and the reason for them.
         inputs: what the result depends on: hashes of model, data and chat template, train_on, the model's source.
+        recipe_folder: where a checkout is looked for, whose commit is noted.
     """
     return {
         "name": name,
@@ -62,17 +65,26 @@ def refuse_changes(before: Mapping[str, Any], now: Mapping[str, Any], *, where: 
     """Raise RunError, listing every difference, if what a run was started with is not what it would go on with."""
     changed = _differences("", before, now)
     if changed:
+        told = "; ".join(f"{path} was {_shown(old)}, is {_shown(new)}" for path, old, new in changed)
         raise RunError(
-            "what this run was started with has changed: " + "; ".join(changed),
+            f"what this run was started with has changed: {told}",
             where=where,
             remedy="put it back to resume, or start a new run",
         )
 
 
-def _differences(path: str, before: Any, now: Any) -> list[str]:
+def _differences(path: str, before: Any, now: Any) -> list[tuple[str, Any, Any]]:
+    """The dotted keys at which two mappings differ, with both values."""
     if isinstance(before, Mapping) and isinstance(now, Mapping):
         found = []
         for key in sorted(before.keys() | now.keys()):
             found += _differences(f"{path}.{key}".lstrip("."), before.get(key), now.get(key))
         return found
-    return [] if before == now else [f"{path} was {before!r}, is {now!r}"]
+    return [] if before == now else [(path, before, now)]
+
+
+def _shown(value: Any) -> str:
+    """A value in a sentence; of a hash, enough to compare."""
+    if isinstance(value, str) and SHA256.fullmatch(value):
+        return f"sha256 {value[:12]}"
+    return "nothing" if value is None else str(value)

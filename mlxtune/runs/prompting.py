@@ -1,36 +1,49 @@
 """How a tuned model wants its prompts: what training had before each of them, recorded so that users need not know.
 
-A run has it in run.json, a fused folder in mlxtune.json. ``raw``: as plain text, since the rows were text or the base
-has no chat template. ``system``: the system message that all training rows began with, if they did.
+It lies with the tuned weights, in ``mlxtune.json``: in a run's ``adapter/``, and in a fused folder.
 """
 
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+
+from mlxtune.errors import ModelError
 
 FILE = "mlxtune.json"
 
 
 @dataclass(frozen=True)
 class Prompting:
-    """None: not known, so the tokenizer decides about ``raw``."""
+    """``raw``: prompts are plain text, since the rows were text or the base has no chat template; None: not known, so
+    the tokenizer decides. ``system``: the message that all training rows began with, if they did.
+    """
 
     raw: bool | None = None
     system: str | None = None
 
     def to_json(self) -> str:
+        """The content of mlxtune.json."""
         return json.dumps({"prompting": asdict(self)}, indent=2, ensure_ascii=False) + "\n"
 
 
-def prompting_of_folder(folder: Path) -> Prompting:
-    """From a fused folder's mlxtune.json; nothing known where there is none."""
+def read_prompting(folder: Path) -> Prompting:
+    """What the mlxtune.json of an adapter or model folder says; nothing known where there is none.
+
+    Raises: ModelError, if it is there and not as mlxtune writes it.
+    """
     path = folder / FILE
     if not path.is_file():
         return Prompting()
-    return from_record(json.loads(path.read_text(encoding="utf-8")).get("prompting"))
+    try:
+        record = json.loads(path.read_text(encoding="utf-8")).get("prompting", {})
+        raw, system = record.get("raw"), record.get("system")
+    except (OSError, ValueError, RecursionError, AttributeError) as error:
+        raise _damaged(path) from error
+    if not (raw is None or isinstance(raw, bool)) or not (system is None or isinstance(system, str)):
+        raise _damaged(path)
+    return Prompting(raw, system)
 
 
-def from_record(record: dict[str, Any] | None) -> Prompting:
-    """From what run.json or mlxtune.json holds."""
-    return Prompting(**(record or {}))
+def _damaged(path: Path) -> ModelError:
+    remedy = "put it back as mlxtune wrote it, or take it away: prompts then go without a recorded system message"
+    return ModelError("this file does not say how the model is asked", where=path, remedy=remedy)

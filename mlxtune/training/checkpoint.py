@@ -23,24 +23,35 @@ ADAPTER, OPTIMIZER, STATE, SUMS = "adapter.safetensors", "optimizer.safetensors"
 def save_checkpoint(state: TrainingState, folder: Path, *, keep: int) -> Path:
     """Write ``folder``/step_NNNNNN; then forget all but the ``keep`` newest and the best.
 
-    A checkpoint of the same step, left by an attempt that was killed, is replaced.
+    Later steps' checkpoints are forgotten too: they are damaged, or the run would have been resumed from there. One of
+    the same step is replaced.
     """
-    path = folder / f"step_{state.step:06d}"
+    path = _place(folder, state.step)
     with new_folder(path, force=True) as part:
         mx.save_safetensors(str(part / ADAPTER), adapter_parameters(state.network))
         mx.save_safetensors(str(part / OPTIMIZER), dict(tree_flatten(state.optimizer.state)))
         write_json(part / STATE, state.counters())
         write_text(part / SUMS, "".join(f"{sha256_of(part / n)}  {n}\n" for n in (ADAPTER, OPTIMIZER, STATE)))
     write_json(folder / "latest.json", {"step": state.step, "folder": path.name})
-    for old in checkpoints(folder)[:-keep]:
-        if old.name != f"step_{state.best_step or 0:06d}":
+    found = checkpoints(folder)
+    kept = found[: found.index(path) + 1][-keep:]
+    if state.best_step is not None:
+        kept.append(_place(folder, state.best_step))
+    for old in found:
+        if old not in kept:
             shutil.rmtree(old)
+    for part in folder.glob(".step_*"):  # of an attempt that was killed while it wrote
+        shutil.rmtree(part)
     return path
+
+
+def _place(folder: Path, step: int) -> Path:
+    return folder / f"step_{step:06d}"
 
 
 def checkpoints(folder: Path) -> list[Path]:
     """The checkpoint folders, oldest first."""
-    return sorted(folder.glob("step_??????"))
+    return sorted(folder.glob("step_[0-9]*"), key=lambda path: int(path.name.removeprefix("step_")))
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
@@ -76,6 +87,7 @@ def read_tensors(path: Path) -> dict[str, Any]:
 def _is_whole(path: Path) -> bool:
     try:
         sums = [line.split("  ", 1) for line in (path / SUMS).read_text().splitlines()]
-        return bool(sums) and all(sha256_of(path / name) == digest for digest, name in sums)
+        names = {name for _, name in sums}
+        return names == {ADAPTER, OPTIMIZER, STATE} and all(sha256_of(path / name) == digest for digest, name in sums)
     except (OSError, ValueError):
         return False

@@ -43,14 +43,16 @@ def train(
     Args:
         workers: threads; each batch is cut into a part for each.
         record: given one dict a step, and one a validation (the fields of metrics.jsonl).
-        validate: the mean loss a target on held-out rows; called every ``plan.validate_every`` steps and at the end.
-        save: writes a checkpoint of the state.
+        validate: the mean loss a target on held-out rows; called where ``plan.validates_after`` says so.
+        save: writes a checkpoint of the state; called where ``plan.saves_after`` says so, and after the best validation
+            so far. Once a step and after its validation, so that a resumed run records each line once.
+        should_stop: asked before each step.
 
     Raises: TrainingError, at a loss or gradient that is not finite; the last checkpoint is from before it.
     """
     lengths = [len(row.token_ids) for row in dataset]
     ended: EndedBy | None = None
-    for window in windows(state, plan, lengths):
+    for window in windows(plan, lengths, epoch=state.epoch, first=state.window):
         ended = plan.ended(state) or ("stopped" if should_stop() else None)
         if ended:
             break
@@ -60,25 +62,23 @@ def train(
             state.saved_step = state.step
             save()
     assert ended is not None
-    ends_unseen = ended != "stopped" and plan.validate_every is not None and state.validated_step != state.step
-    if ends_unseen:
-        validated(state, validate, record)
-    if ends_unseen or state.saved_step != state.step:
+    if state.saved_step != state.step:  # stopped between two checkpoints
         state.saved_step = state.step
         save()
     return ended
 
 
-def windows(state: TrainingState, plan: Plan, lengths: Sequence[int]) -> Iterator[Window]:
-    """From the state's cursor on, for ever.
+def windows(plan: Plan, lengths: Sequence[int], *, epoch: int, first: int) -> Iterator[Window]:
+    """From window ``first`` of ``epoch`` on, for ever.
 
     Each row comes exactly once an epoch; the last window of an epoch may be smaller.
     """
+    size = plan.gradient_accumulation_steps
     while True:
-        order = epoch_order(lengths, plan.batch_size, seed=plan.seed, epoch=state.epoch)
-        first = state.window * plan.gradient_accumulation_steps
-        for start in range(first, len(order), plan.gradient_accumulation_steps):
-            yield order[start : start + plan.gradient_accumulation_steps]
+        order = epoch_order(lengths, plan.batch_size, seed=plan.seed, epoch=epoch)
+        for start in range(first * size, len(order), size):
+            yield order[start : start + size]
+        epoch, first = epoch + 1, 0
 
 
 def update(
@@ -119,7 +119,7 @@ def update(
     )
     return {
         "step": state.step,
-        "loss": found.loss_sum / found.target_count,
+        "loss": found.loss,
         "learning_rate": learning_rate,
         "grad_norm": grad_norm,
         "tokens": tokens,
@@ -139,15 +139,20 @@ def refuse_not_finite(found: WindowGradient, grad_norm: float, state: TrainingSt
     """Raise TrainingError, before the update, for a loss or gradient that is infinite or not a number."""
     if not math.isfinite(found.loss_sum) or not math.isfinite(grad_norm):
         raise TrainingError(
-            f"step {state.step + 1}: the loss is {found.loss_sum / found.target_count}, its gradient {grad_norm}",
+            f"step {state.step + 1}: the loss is {found.loss}, its gradient {grad_norm}",
             where=", ".join(rows),
             remedy="lower training.learning_rate; the last checkpoint is from before this step",
         )
 
 
 def validated(state: TrainingState, validate: Callable[[], float], record: Callable[[dict[str, Any]], None]) -> bool:
-    """Read the held-out rows and note the result; whether it is the best so far."""
+    """Read the held-out rows and note the result; whether it is the best so far. TrainingError if it is not finite."""
     started = time.perf_counter()
     valid_loss = validate()
+    if not math.isfinite(valid_loss):
+        raise TrainingError(
+            f"after step {state.step} the loss on the validation rows is {valid_loss}",
+            remedy="lower training.learning_rate; the last checkpoint is from before this step",
+        )
     record({"step": state.step, "valid_loss": valid_loss, "valid_seconds": time.perf_counter() - started})
     return state.note_validation(valid_loss)

@@ -7,7 +7,7 @@ def make_optimizer(name: str, *, weight_decay: float) -> optimizers.Optimizer:
     """An optimizer without a learning rate of its own: the loop sets that before each update.
 
     AdamW corrects the bias of its moments, as the paper and PyTorch do and MLX's default does not: without it the
-    first updates are ten times too small or too large, which a short run notices.
+    first updates are three to seven times too large, which a short run notices.
 
     Source: Decoupled Weight Decay Regularization, algorithm 2, https://arxiv.org/abs/1711.05101
     """

@@ -55,10 +55,13 @@ class Plan:
         )
 
     def validates_after(self, state: TrainingState) -> bool:
-        return self.validate_every is not None and state.step % self.validate_every == 0
+        """Every ``validate_every`` steps and at the end, if at all."""
+        every = self.validate_every
+        return every is not None and (state.step % every == 0 or self.ended(state) is not None)
 
     def saves_after(self, state: TrainingState) -> bool:
-        return state.step % self.save_every == 0
+        """Every ``save_every`` steps and at the end; asked after the validation, which may be what ends a run."""
+        return state.step % self.save_every == 0 or self.ended(state) is not None
 
     def ended(self, state: TrainingState) -> EndedBy | None:
         """Which limit, if any, has been reached."""

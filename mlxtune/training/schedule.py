@@ -18,7 +18,7 @@ def learning_rate_at(step: float, total: int, *, peak: float, warmup_steps: int,
     Source: SGDR, equation 5, for the cosine, https://arxiv.org/abs/1608.03983
     """
     if step < warmup_steps:
-        return peak * (step + 1) / warmup_steps
+        return peak * min(1.0, (step + 1) / warmup_steps)  # a clock stands between two steps, the last one too
     if kind == "constant":
         return peak
     progress = min(1.0, (step - warmup_steps) / max(1, total - warmup_steps))

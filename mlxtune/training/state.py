@@ -14,7 +14,7 @@ class TrainingState:
 
     ``step`` counts updates made. ``epoch`` and ``window`` are the data cursor: the next window to be trained on.
     ``seconds`` sums the steps' wall time over all attempts. ``bad_validations`` counts those since the best one.
-    ``saved_step`` and ``validated_step`` are the steps at which the one and the other was last done.
+    ``saved_step`` is the step of the last checkpoint.
     """
 
     network: nn.Module
@@ -28,7 +28,6 @@ class TrainingState:
     best_step: int | None = None
     best_valid_loss: float | None = None
     bad_validations: int = 0
-    validated_step: int | None = None
     saved_step: int | None = None
 
     def counters(self) -> dict[str, Any]:
@@ -52,7 +51,6 @@ class TrainingState:
 
     def note_validation(self, valid_loss: float) -> bool:
         """Remember a validation; whether it is the best so far."""
-        self.validated_step = self.step
         if self.best_valid_loss is None or valid_loss < self.best_valid_loss:
             self.best_step, self.best_valid_loss, self.bad_validations = self.step, valid_loss, 0
             return True

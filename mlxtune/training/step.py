@@ -22,11 +22,17 @@ Objective = Callable[[Batch], mx.array]
 
 @dataclass(frozen=True)
 class WindowGradient:
-    """What a window of batches says: sums and counts, and the gradient of the mean loss a target."""
+    """What a window of batches says: sums and counts, and the gradient of ``loss``, the weighted mean over targets."""
 
     loss_sum: float
+    weight_sum: float
     target_count: int
     gradients: dict[str, Any]
+
+    @property
+    def loss(self) -> float:
+        """Nats a target."""
+        return self.loss_sum / self.weight_sum
 
 
 def accumulate(
@@ -64,11 +70,12 @@ def accumulate(
         total = gradients if total is None else tree_map(mx.add, total, gradients)
         mx.eval(total)
     assert total is not None
-    weight = sum(float(mx.sum(batch.target_weight)) for batch in window)
+    weight_sum = sum(float(mx.sum(batch.target_weight)) for batch in window)
     return WindowGradient(
         loss_sum=loss_sum,
+        weight_sum=weight_sum,
         target_count=sum(batch.target_count for batch in window),
-        gradients=tree_map(lambda gradient: gradient / weight, total),
+        gradients=tree_map(lambda gradient: gradient / weight_sum, total),
     )
 
 

@@ -1,0 +1,47 @@
+# Thin: each target is what the README says by hand, in an environment of its own.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+RUN ?= runs/quickstart
+MESSAGE ?= Hi, the doorbell from order LK-48213 has been dead since Sunday. Could somebody ring me back today? It is urgent.
+
+.PHONY: quickstart test check test-slow conformance
+
+quickstart: $(VENV)/.installed
+	@$(BIN)/mlxtune models get smollm2-135m-instruct
+	@if [ -e $(RUN) ]; then $(BIN)/mlxtune train --resume $(RUN); \
+	 else $(BIN)/mlxtune train support-triage --run-dir $(RUN); fi
+	@if [ -e $(RUN)-fused ]; then echo "fused already: $(RUN)-fused"; \
+	 else $(BIN)/mlxtune fuse $(RUN) $(RUN)-fused; fi
+	@echo "a message that nobody has labelled: $(MESSAGE)"
+	@$(BIN)/mlxtune generate $(RUN)-fused --prompt "$(MESSAGE)"
+
+test: check
+	@$(BIN)/python -m pytest -m "not slow and not metal"
+
+check: $(VENV)/.dev
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/basedpyright --pythonpath $(BIN)/python
+	@$(BIN)/lint-imports
+
+test-slow: $(VENV)/.dev
+	@$(BIN)/python -m pytest -m "slow" --ignore tests/conformance
+
+conformance: $(VENV)/.dev
+	@$(BIN)/python -m pip install --quiet --upgrade torch peft
+	@$(BIN)/python -m pytest tests/conformance
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "mlxtune needs Python 3.11 or newer; say make PYTHON=python3.12, for one")'
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: pyproject.toml | $(BIN)/python
+	@echo "installing mlxtune into $(VENV)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml | $(BIN)/python
+	@echo "installing mlxtune and its tests' tools into $(VENV)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@ $(VENV)/.installed

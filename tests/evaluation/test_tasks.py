@@ -1,0 +1,101 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny import tiny_llama, tiny_tokenizer
+
+from mlxtune.data.normalize import Example, Message
+from mlxtune.data.render import Renderer
+from mlxtune.device.workers import start_workers
+from mlxtune.errors import DataError
+from mlxtune.evaluation.tasks import Task, check_task, run_task
+from mlxtune.inference.generate import generate
+
+QUESTIONS = ("Why?", "Where is it?", "How many are there?")
+TASK = Task("task", "exact_match", max_tokens=6)
+
+
+@pytest.fixture(scope="module")
+def network():
+    return tiny_llama(hidden=32, heads=2, kv_heads=1, tied=False)
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory):
+    return tiny_tokenizer(tmp_path_factory.mktemp("tokenizer"))
+
+
+def chat(question, answer, number=1):
+    return Example("chat", f"rows.jsonl:{number}", (Message("user", question), Message("assistant", answer)))
+
+
+def text(question, answer, number=1):
+    return Example("text", f"rows.jsonl:{number}", text=f"Q: {question}\nA: {answer}")
+
+
+def said(network, tokenizer, example):
+    prompt, _ = Renderer(tokenizer).prompt(example, TASK.answer_after)
+    return generate(network, tokenizer, [prompt], max_tokens=TASK.max_tokens)[0].text
+
+
+@pytest.mark.parametrize("form", [chat, text])
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_row_is_right_where_the_network_says_what_the_row_says(network, tokenizer, form, count):
+    right = said(network, tokenizer, form(QUESTIONS[1], "anything"))
+    answers = ("wrong", right, "wrong")
+    examples = [form(*pair, number) for number, pair in enumerate(zip(QUESTIONS, answers, strict=True), 1)]
+    with start_workers(count) as workers:
+        result = run_task(network, tokenizer, examples, TASK, workers=workers)
+    np.testing.assert_array_equal(result.metrics["exact_match"], [0.0, 1.0, 0.0])
+    assert [sample["where"] for sample in result.samples] == [example.where for example in examples]
+    assert result.samples[1] == {
+        "task": "task",
+        "where": "rows.jsonl:2",
+        "reference": answers[1].strip() if form is text else answers[1],
+        "output": right,
+        "finish_reason": "length",
+        "scores": {"exact_match": 1.0, "exact_match_normalized": 1.0},
+    }
+
+
+def test_the_answer_is_no_part_of_the_question(network, tokenizer):
+    results = [run_task(network, tokenizer, [chat("Why?", answer)], TASK) for answer in ("so", "otherwise")]
+    assert results[0].samples[0]["output"] == results[1].samples[0]["output"]
+
+
+def test_a_metric_has_one_value_a_row_that_has_it(network, tokenizer):
+    examples = [
+        chat("Why?", json.dumps({"a": 1, "b": 2})),
+        chat("Where?", json.dumps({"a": 1})),
+    ]
+    result = run_task(network, tokenizer, examples, Task("task", "json_fields", max_tokens=3))
+    lengths = {name: len(values) for name, values in result.metrics.items()}
+    fields = {name: length for name, length in lengths.items() if name.endswith(("a", "b"))}
+    assert sorted(fields.values()) == [1, 2]
+    assert lengths["valid_json"] == 2
+    assert all(set(values) <= {0.0, 1.0} for values in result.metrics.values())
+
+
+def test_fields_and_limits_of_the_task_are_the_scorers_and_the_generations(network, tokenizer):
+    task = Task("task", "json_fields", max_tokens=2, fields=("a",))
+    result = run_task(network, tokenizer, [chat("Why?", json.dumps({"a": 1, "b": 2}))], task)
+    assert not any(name.endswith("b") for name in result.metrics)
+    assert len(result.samples[0]["output"]) <= 2  # a token is a byte here
+
+
+def test_a_text_row_without_an_answer_names_itself(network, tokenizer):
+    with pytest.raises(DataError) as error:
+        run_task(network, tokenizer, [Example("text", "rows.jsonl:7", text="no question at all")], TASK)
+    assert error.value.where == "rows.jsonl:7"
+
+
+def test_rows_that_cannot_be_asked_are_all_told_before_any_work(tokenizer):
+    task = Task("triage", "json_fields")
+    good = chat("Why?", json.dumps({"a": 1}))
+    check_task(tokenizer, [good], task, path=Path("rows.jsonl"))
+    examples = [good, chat("Why?", "no JSON", 2), Example("text", "rows.jsonl:3", text="no question at all")]
+    with pytest.raises(DataError) as error:
+        check_task(tokenizer, examples, task, path=Path("rows.jsonl"))
+    assert "task triage" in error.value.message
+    assert all(where in f"{error.value.where} {error.value.message}" for where in ("rows.jsonl", "2", "3"))

@@ -1,0 +1,260 @@
+import itertools
+from types import SimpleNamespace
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from mlx import nn
+
+from mlxtune.adapters.lora import lora_layers
+from mlxtune.device.workers import start_workers
+from mlxtune.errors import TrainingError
+from mlxtune.evaluation.heldout import read_heldout
+from mlxtune.inference.likelihood import make_reader
+from mlxtune.training.loop import windows
+from mlxtune.training.objectives.sft import sft_loss_sum
+
+LENGTHS = (3, 17, 5, 9, 8, 2, 12, 6, 4)
+NO_TEXT = SimpleNamespace(decode=lambda _, **__: "")
+"""A tokenizer whose texts nobody looks at."""
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(np.array_equal(a[name], b[name]) for name in a)
+
+
+@given(
+    count=st.integers(1, 30),
+    size=st.integers(1, 5),
+    steps=st.integers(1, 4),
+    epoch=st.integers(0, 3),
+)
+@settings(deadline=None)
+def test_every_row_comes_exactly_once_an_epoch_for_every_batch_size_and_accumulation(
+    tiny_training, count, size, steps, epoch
+):
+    plan = tiny_training.plan(count, batch_size=size, gradient_accumulation_steps=steps)
+    lengths = [2 + i % 7 for i in range(count)]
+    met = list(itertools.islice(windows(plan, lengths, epoch=epoch, first=0), 2 * plan.windows_per_epoch))
+    for half in (met[: plan.windows_per_epoch], met[plan.windows_per_epoch :]):
+        assert sorted(row for window in half for rows in window for row in rows) == list(range(count))
+        assert [len(window) for window in half[:-1]] == [steps] * (len(half) - 1)
+
+
+@given(
+    count=st.integers(1, 30),
+    size=st.integers(1, 5),
+    steps=st.integers(1, 4),
+    done=st.integers(0, 40),
+)
+@settings(deadline=None)
+def test_whoever_goes_on_from_a_cursor_meets_the_windows_that_would_have_come(tiny_training, count, size, steps, done):
+    plan = tiny_training.plan(count, batch_size=size, gradient_accumulation_steps=steps)
+    lengths = [2 + i % 7 for i in range(count)]
+    undisturbed = list(itertools.islice(windows(plan, lengths, epoch=0, first=0), done + 5))
+    epoch, first = divmod(done, plan.windows_per_epoch)
+    assert list(itertools.islice(windows(plan, lengths, epoch=epoch, first=first), 5)) == undisturbed[done:]
+
+
+def test_eight_rows_give_the_same_update_as_four_times_two(tiny_training):
+    rows = tiny_training.rows(LENGTHS[:8])
+    adapters, lines = [], []
+    for size, steps in ((8, 1), (2, 4)):
+        state = tiny_training.state()
+        plan = tiny_training.plan(rows, batch_size=size, gradient_accumulation_steps=steps, learning_rate=1e-3)
+        lines += tiny_training.train(state, plan, rows).lines
+        adapters.append(tiny_training.adapter(state))
+    assert lines[0]["loss"] == pytest.approx(lines[1]["loss"], rel=1e-6)
+    assert lines[0]["grad_norm"] == pytest.approx(lines[1]["grad_norm"], rel=1e-6)
+    for name, array in adapters[0].items():
+        np.testing.assert_allclose(adapters[1][name], array, rtol=0, atol=1e-6, err_msg=name)
+
+
+def test_two_workers_give_the_same_update_as_one(tiny_training):
+    rows = tiny_training.rows(LENGTHS[:8], prefix=5)
+    adapters = []
+    for count in (1, 2):
+        state = tiny_training.state()
+        with start_workers(count) as workers:
+            tiny_training.train(state, tiny_training.plan(rows, batch_size=4), rows, workers=workers)
+        adapters.append(tiny_training.adapter(state))
+    for name, array in adapters[0].items():
+        np.testing.assert_allclose(adapters[1][name], array, rtol=0, atol=1e-5, err_msg=name)
+
+
+def test_a_line_says_what_a_step_did(tiny_training):
+    rows = tiny_training.rows(LENGTHS, prefix=4)
+    trained = tiny_training.train(tiny_training.state(), tiny_training.plan(rows, epochs=2), rows)
+    assert trained.ended == "epochs"
+    assert [line["step"] for line in trained.lines] == list(range(1, 11))  # the fifth of each epoch has one row
+    per_epoch = (sum(len(row.token_ids) for row in rows), sum(int(row.is_target.sum()) for row in rows))
+    for epoch in (trained.lines[:5], trained.lines[5:]):
+        assert (sum(line["tokens"] for line in epoch), sum(line["target_tokens"] for line in epoch)) == per_epoch
+    for line in trained.lines:
+        assert line["tokens_per_s"] == pytest.approx(line["tokens"] / line["seconds"])
+        assert line["peak_memory_bytes"] > 0
+
+
+def test_counts_travel_in_the_state(tiny_training):
+    rows = tiny_training.rows(LENGTHS)
+    state = tiny_training.state()
+    trained = tiny_training.train(state, tiny_training.plan(rows, batch_size=4, gradient_accumulation_steps=2), rows)
+    assert (state.step, state.epoch, state.window) == (2, 1, 0)
+    assert state.tokens == sum(line["tokens"] for line in trained.lines) == sum(len(row.token_ids) for row in rows)
+    assert state.target_tokens == sum(int(row.is_target.sum()) for row in rows)
+    assert state.seconds == sum(line["seconds"] for line in trained.lines)
+
+
+def test_it_validates_and_saves_when_due_and_at_the_end_and_once_a_step(tiny_training):
+    rows = tiny_training.rows([4] * 18)
+    losses = iter([3.0, 2.0, 2.5, 2.6, 2.7])
+    plan = tiny_training.plan(rows, validate_every=2, save_every=3)
+    trained = tiny_training.train(tiny_training.state(), plan, rows, validate=lambda: next(losses))
+    assert [(line["step"], line["valid_loss"]) for line in trained.lines if "valid_loss" in line] == [
+        (2, 3.0),
+        (4, 2.0),
+        (6, 2.5),
+        (8, 2.6),
+        (9, 2.7),
+    ]
+    assert trained.saved == [2, 3, 4, 6, 9]  # the best so far at 2 and 4, when due at 3 and 6, due and the end at 9
+
+
+def test_a_run_ends_early_when_validation_stops_getting_better(tiny_training):
+    rows = tiny_training.rows([4] * 14)
+    losses = iter([3.0, 2.0, 2.0, 2.1, 1.0])
+    plan = tiny_training.plan(rows, validate_every=1, early_stopping_patience=2)
+    state = tiny_training.state()
+    trained = tiny_training.train(state, plan, rows, validate=lambda: next(losses))
+    assert (trained.ended, state.step, state.best_step, state.best_valid_loss) == ("early_stopping", 4, 2, 2.0)
+    assert trained.saved == [1, 2, 4]
+
+
+def test_a_run_that_is_asked_to_stop_finishes_its_step_and_saves(tiny_training):
+    rows = tiny_training.rows([4] * 14)
+    state = tiny_training.state()
+    plan = tiny_training.plan(rows, validate_every=5)
+    trained = tiny_training.train(state, plan, rows, stop_after=3)
+    assert (trained.ended, state.step, trained.saved) == ("stopped", 3, [3])
+    assert all("valid_loss" not in line for line in trained.lines)
+
+
+def test_a_run_that_is_asked_to_stop_just_after_a_checkpoint_does_not_save_twice(tiny_training):
+    rows = tiny_training.rows([4] * 14)
+    plan = tiny_training.plan(rows, save_every=3)
+    assert tiny_training.train(tiny_training.state(), plan, rows, stop_after=3).saved == [3]
+
+
+def test_a_run_that_has_ended_does_nothing_when_it_is_resumed(tiny_training):
+    rows = tiny_training.rows([4] * 4)
+    state = tiny_training.state()
+    plan = tiny_training.plan(rows, validate_every=1)
+    tiny_training.train(state, plan, rows)
+    again = tiny_training.train(state, plan, rows)
+    assert (again.ended, again.lines, again.saved) == ("epochs", [], [])
+
+
+@pytest.mark.parametrize("bad", [mx.nan, mx.inf])
+def test_a_loss_that_is_not_finite_names_the_rows_and_changes_nothing(tiny_training, bad):
+    rows = tiny_training.rows([4] * 4)
+    state = tiny_training.state()
+    weight = lora_layers(state.network)[0][1]
+    before = tiny_training.adapter(state)
+    with pytest.raises(TrainingError, match="step 1: the loss is") as error:
+        tiny_training.train(state, tiny_training.plan(rows), rows, objective=lambda _: bad * mx.sum(weight.lora_a))
+    named = error.value.where.split(", ")
+    assert len(named) == 2
+    assert set(named) <= {row.where for row in rows}
+    assert "learning_rate" in error.value.remedy
+    assert same(tiny_training.adapter(state), before)
+    assert (state.step, state.optimizer.state["step"].item()) == (0, 0)
+
+
+def test_a_gradient_that_is_not_finite_is_refused_like_a_loss(tiny_training):
+    rows = tiny_training.rows([4] * 4)
+    state = tiny_training.state()
+    layer = lora_layers(state.network)[0][1]
+    with pytest.raises(TrainingError, match="its gradient nan"):
+        tiny_training.train(
+            state, tiny_training.plan(rows), rows, objective=lambda _: mx.sum(mx.sqrt(layer.lora_a * 0.0))
+        )
+
+
+def test_a_validation_loss_that_is_not_finite_is_an_error_and_no_checkpoint(tiny_training):
+    rows = tiny_training.rows([4] * 4)
+    plan = tiny_training.plan(rows, validate_every=1)
+    with pytest.raises(TrainingError, match="after step 1 the loss on the validation rows is nan"):
+        tiny_training.train(tiny_training.state(), plan, rows, validate=lambda: float("nan"), save=lambda: 1 / 0)
+
+
+def test_evaluation_changes_no_bit_of_the_training(tiny_training):
+    rows, valid = tiny_training.rows(LENGTHS, prefix=3), tiny_training.rows([5, 9, 7], seed=9)
+    adapters = []
+    for every in (1, None):
+        state = tiny_training.state(dropout=0.3)
+        reader = make_reader(state.network)
+        plan = tiny_training.plan(rows, validate_every=every)
+        trained = tiny_training.train(
+            state, plan, rows, validate=lambda reader=reader: read_heldout(reader, NO_TEXT, valid).loss
+        )
+        adapters.append((trained.losses, tiny_training.adapter(state)))
+    assert adapters[0][0] == adapters[1][0]
+    assert same(adapters[0][1], adapters[1][1])
+
+
+def test_dropout_is_the_same_at_the_same_step_and_off_between_steps(tiny_training):
+    rows = tiny_training.rows([6, 6])
+    ids = mx.array(rows[0].token_ids[None])
+
+    def losses(seed, steps=2):
+        state = tiny_training.state(dropout=0.5)
+        plan = tiny_training.plan(rows, seed=seed, epochs=steps, learning_rate=1e-30)
+        whole = state.network(ids)
+        trained = tiny_training.train(state, plan, rows)
+        assert mx.array_equal(state.network(ids), whole)  # off again
+        return trained.losses
+
+    first, second = losses(seed=1)
+    assert losses(seed=1) == [first, second]
+    assert first != second
+    assert losses(seed=2) != [first, second]
+    mx.random.seed(3)
+    mx.eval(mx.random.uniform(shape=(4,)))
+    assert losses(seed=1) == [first, second]  # the global random state has no say
+
+
+def test_every_layer_of_every_batch_of_every_step_drops_something_else(tiny_training):
+    rows = tiny_training.rows([8] * 4)
+    state = tiny_training.state(dropout=0.5)
+    reader = make_reader(state.network)
+    keys = []
+
+    def objective(batch):
+        keys.extend(tuple(layer._dropout_key.tolist()) for _, layer in lora_layers(state.network))
+        return sft_loss_sum(reader, batch)
+
+    plan = tiny_training.plan(rows, batch_size=1, gradient_accumulation_steps=2)
+    tiny_training.train(state, plan, rows, objective=objective)
+    assert len(set(keys)) == len(keys) == 2 * 2 * len(lora_layers(state.network))
+
+
+def test_one_batch_is_learned_by_heart(tiny_training):
+    rows = tiny_training.rows([8, 8], prefix=4)
+    state = tiny_training.state(weight_decay=0.0)
+    state.network.model.norm.weight = 10 * state.network.model.norm.weight  # a small random head is sure of nothing
+    trained = tiny_training.train(state, tiny_training.plan(rows, epochs=60, learning_rate=3e-2), rows)
+    assert trained.losses[0] > 4.0
+    assert trained.losses[-1] < 0.1
+
+
+def test_the_base_stays_as_it_is(tiny_training):
+    rows = tiny_training.rows(LENGTHS)
+    state = tiny_training.state()
+    layer = lora_layers(state.network)[0][1]
+    assert isinstance(layer.linear, nn.Linear)
+    before = [np.array(layer.linear.weight), np.array(state.network.model.embed_tokens.weight)]
+    tiny_training.train(state, tiny_training.plan(rows), rows)
+    assert np.array_equal(before[0], np.array(layer.linear.weight))
+    assert np.array_equal(before[1], np.array(state.network.model.embed_tokens.weight))

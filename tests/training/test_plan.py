@@ -1,0 +1,100 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from mlx import nn
+
+from mlxtune.training.optimizer import make_optimizer
+from mlxtune.training.state import TrainingState
+
+
+def after(**counters) -> TrainingState:
+    return TrainingState(nn.Module(), make_optimizer("adamw", weight_decay=0.0), **counters)
+
+
+@given(rows=st.integers(1, 50), size=st.integers(1, 8), steps=st.integers(1, 5))
+def test_an_epoch_has_as_many_updates_as_its_batches_fill(tiny_training, rows, size, steps):
+    plan = tiny_training.plan(rows, batch_size=size, gradient_accumulation_steps=steps)
+    batches = [range(rows)[i : i + size] for i in range(0, rows, size)]
+    assert plan.windows_per_epoch == len([batches[i : i + steps] for i in range(0, len(batches), steps)])
+
+
+@pytest.mark.parametrize(
+    ("limits", "counters", "ended"),
+    [
+        ({"epochs": 2}, {"epoch": 1, "window": 4}, None),
+        ({"epochs": 2}, {"epoch": 2}, "epochs"),
+        ({"epochs": None, "max_steps": 7}, {"step": 6, "epoch": 40}, None),
+        ({"epochs": None, "max_steps": 7}, {"step": 7, "epoch": 40}, "max_steps"),
+        ({"epochs": None, "max_minutes": 0.5}, {"seconds": 29.9, "epoch": 40}, None),
+        ({"epochs": None, "max_minutes": 0.5}, {"seconds": 30.0, "epoch": 40}, "max_minutes"),
+        ({"epochs": 9, "early_stopping_patience": 2}, {"bad_validations": 1}, None),
+        ({"epochs": 9, "early_stopping_patience": 2}, {"bad_validations": 2}, "early_stopping"),
+        ({"epochs": 2, "max_steps": 7, "max_minutes": 1.0}, {"epoch": 1, "step": 7, "seconds": 3.0}, "max_steps"),
+        ({"epochs": 2, "max_steps": 7, "max_minutes": 1.0}, {"epoch": 2, "step": 6, "seconds": 3.0}, "epochs"),
+        ({"epochs": 2, "max_steps": 7, "max_minutes": 1.0}, {"epoch": 1, "step": 6, "seconds": 60.0}, "max_minutes"),
+    ],
+)
+def test_the_first_limit_that_is_reached_ends_the_run(tiny_training, limits, counters, ended):
+    assert tiny_training.plan(9, **limits).ended(after(**counters)) == ended
+
+
+@pytest.mark.parametrize(
+    ("limits", "total"),
+    [
+        ({"epochs": 3}, 15),
+        ({"epochs": 3, "max_steps": 4}, 4),
+        ({"epochs": 3, "max_steps": 40}, 15),
+        ({"epochs": None, "max_minutes": 1.0}, None),
+    ],
+)
+def test_the_updates_of_a_run_are_known_unless_time_alone_ends_it(tiny_training, limits, total):
+    assert tiny_training.plan(9, **limits).total_steps == total
+
+
+def test_validations_and_checkpoints_come_when_due_and_at_the_end(tiny_training):
+    plan = tiny_training.plan(20, validate_every=3, save_every=4)
+    states = [after(step=step, epoch=step // 10) for step in range(1, 11)]
+    assert [state.step for state in states if plan.validates_after(state)] == [3, 6, 9, 10]
+    assert [state.step for state in states if plan.saves_after(state)] == [4, 8, 10]
+
+
+def test_without_rows_to_validate_on_there_is_no_validation_at_the_end_either(tiny_training):
+    assert not tiny_training.plan(20).validates_after(after(step=10, epoch=1))
+
+
+def test_the_rate_goes_by_updates_not_by_batches(tiny_training):
+    plan = tiny_training.plan(
+        16, gradient_accumulation_steps=4, epochs=2, lr_schedule="linear", learning_rate=1.0, warmup_ratio=0.25
+    )
+    rates = [plan.learning_rate_for(after(step=step)) for step in range(4)]
+    assert rates == pytest.approx([1.0, 1.0, 1 - 1 / 3, 1 - 2 / 3])
+
+
+def test_where_time_ends_a_run_the_rate_follows_the_clock(tiny_training):
+    plan = tiny_training.plan(16, epochs=None, max_minutes=2.0, lr_schedule="linear", learning_rate=1.0)
+    rates = [plan.learning_rate_for(after(step=3, seconds=seconds)) for seconds in (0.0, 30.0, 90.0, 120.0)]
+    assert rates == pytest.approx([1.0, 0.75, 0.25, 0.0])
+
+
+def test_where_steps_and_time_end_a_run_the_rate_follows_the_nearer_end(tiny_training):
+    plan = tiny_training.plan(16, max_steps=8, max_minutes=1.0, lr_schedule="linear", learning_rate=1.0)
+    assert plan.learning_rate_for(after(step=4, seconds=6.0)) == pytest.approx(0.5)
+    assert plan.learning_rate_for(after(step=4, seconds=45.0)) == pytest.approx(0.25)
+
+
+def test_the_cursor_moves_from_the_last_window_to_the_next_epoch():
+    state = after(epoch=1, window=2)
+    state.advance(windows_per_epoch=4, tokens=10, target_tokens=3, seconds=0.5)
+    assert (state.step, state.epoch, state.window) == (1, 1, 3)
+    state.advance(windows_per_epoch=4, tokens=10, target_tokens=3, seconds=0.5)
+    assert (state.step, state.epoch, state.window) == (2, 2, 0)
+    assert (state.tokens, state.target_tokens, state.seconds) == (20, 6, 1.0)
+
+
+def test_only_a_better_validation_is_the_best_and_the_others_are_counted():
+    state = after()
+    told = []
+    for step, loss in enumerate([2.0, 1.5, 1.5, 1.6, 1.4], 1):
+        state.step = step
+        told.append((state.note_validation(loss), state.best_step, state.bad_validations))
+    assert told == [(True, 1, 0), (True, 2, 0), (False, 2, 1), (False, 2, 2), (True, 5, 0)]
