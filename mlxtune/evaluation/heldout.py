@@ -7,15 +7,18 @@ one figure that compares across tokenizers: it spreads the same nats over the an
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 from mlxtune.data.batch import Batch, reading_batches
 from mlxtune.data.render import Rendered
 from mlxtune.device.workers import ONE_WORKER, Workers
 from mlxtune.inference.likelihood import Reader, target_losses, target_states
 from mlxtune.progress import Progress, silent
+
+if TYPE_CHECKING:
+    from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,7 @@ class HeldOut:
 
 def read_heldout(
     reader: Reader,
-    tokenizer: TokenizerWrapper,
+    tokenizer: "TokenizerWrapper",
     dataset: Sequence[Rendered],
     *,
     batch_size: int = 8,

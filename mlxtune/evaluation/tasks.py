@@ -6,11 +6,10 @@ Knows examples and scorers; nothing of which model is asked. Base and tuned get 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from mlx import nn
-from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 from mlxtune.data.faults import Fault, refuse
 from mlxtune.data.normalize import Example
@@ -20,6 +19,9 @@ from mlxtune.errors import DataError
 from mlxtune.evaluation.scorers import SCORERS
 from mlxtune.inference.generate import generate
 from mlxtune.progress import Progress, silent
+
+if TYPE_CHECKING:
+    from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class TaskResult:
     samples: Sequence[Mapping[str, Any]]
 
 
-def check_task(tokenizer: TokenizerWrapper, examples: Sequence[Example], task: Task, *, path: Path) -> None:
+def check_task(tokenizer: "TokenizerWrapper", examples: Sequence[Example], task: Task, *, path: Path) -> None:
     """Find out without a network whether the task can be asked of every row.
 
     Args:
@@ -64,7 +66,7 @@ def check_task(tokenizer: TokenizerWrapper, examples: Sequence[Example], task: T
 
 def run_task(
     network: nn.Module,
-    tokenizer: TokenizerWrapper,
+    tokenizer: "TokenizerWrapper",
     examples: Sequence[Example],
     task: Task,
     *,

@@ -51,7 +51,8 @@ def run(command: str, folder: Path, *extra: str) -> subprocess.CompletedProcess:
 def test_the_commands_by_hand_train_score_fuse_and_answer(folder):
     install, *rest = commands("by hand")
     assert install == "pip install ."  # what this environment was made by
-    short = [*SHORT, f"data.test={folder / 'few.jsonl'}", f"data.valid={folder / 'few.jsonl'}"]
+    few = folder / "few.jsonl"
+    short = [*SHORT, f"data.train={few}", f"data.valid={few}", f"data.test={few}"]
     verbs = []
     for command in rest:
         verb = shlex.split(command)[1]
@@ -71,7 +72,8 @@ def test_the_steps_for_ones_own_data_run(folder):
     verbs = []
     for command in commands("own data"):
         verb = shlex.split(command)[1]
-        run(command, folder, *([*SHORT, "data.test=null", "data.valid=null"] if verb == "train" else []))
+        few = [f"data.train={folder / 'few.jsonl'}", "data.test=null", "data.valid=null"]
+        run(command, folder, *([*SHORT, *few] if verb == "train" else []))
         verbs.append(verb)
     assert verbs == ["data", "recipes", "recipes", "data", "train"]
     assert {path.name for path in (folder / "mine").iterdir()} == {"train.jsonl", "valid.jsonl", "test.jsonl"}
