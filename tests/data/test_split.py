@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlxtune.data.normalize import Example
@@ -79,6 +79,7 @@ def test_equal_rows_stand_on_one_side_however_they_are_written(written):
 
 
 @given(st.sets(st.integers(0, 10**9), min_size=3, max_size=8))
+@settings(max_examples=12)  # each one writes and flushes three files
 def test_no_split_stays_empty_where_there_are_three_different_rows(tmp_path_factory, numbers):
     path = tmp_path_factory.mktemp("split") / "all.jsonl"
     path.write_bytes(b"".join(rows(numbers)))
