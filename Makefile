@@ -5,19 +5,20 @@ BIN := $(VENV)/bin
 RUN ?= runs/quickstart
 MESSAGE ?= Hi, the doorbell from order LK-48213 has been dead since Sunday. Could somebody ring me back today? It is urgent.
 
-.PHONY: quickstart test check test-slow conformance
+.PHONY: quickstart test check conformance
 
 quickstart: $(VENV)/.installed
+	@echo "environment: $(VENV)"
 	@$(BIN)/mlxtune models get smollm2-135m-instruct
-	@if [ -e $(RUN) ]; then $(BIN)/mlxtune train --resume $(RUN); \
+	@if [ -e $(RUN) ]; then $(BIN)/mlxtune train support-triage --resume $(RUN); \
 	 else $(BIN)/mlxtune train support-triage --run-dir $(RUN); fi
-	@if [ -e $(RUN)-fused ]; then echo "fused already: $(RUN)-fused"; \
-	 else $(BIN)/mlxtune fuse $(RUN) $(RUN)-fused; fi
+	@if [ $(RUN)-fused/config.json -nt $(RUN)/adapter/adapter_config.json ]; then echo "fused already: $(RUN)-fused"; \
+	 else $(BIN)/mlxtune fuse $(RUN) $(RUN)-fused --force; fi
 	@echo "a message that nobody has labelled: $(MESSAGE)"
 	@$(BIN)/mlxtune generate $(RUN)-fused --prompt "$(MESSAGE)"
 
 test: check
-	@$(BIN)/python -m pytest -m "not slow and not metal"
+	@$(BIN)/python -m pytest -m "not slow"
 
 check: $(VENV)/.dev
 	@$(BIN)/ruff check .
@@ -25,16 +26,13 @@ check: $(VENV)/.dev
 	@$(BIN)/basedpyright --pythonpath $(BIN)/python
 	@$(BIN)/lint-imports
 
-test-slow: $(VENV)/.dev
-	@$(BIN)/python -m pytest -m "slow" --ignore tests/conformance
-
 conformance: $(VENV)/.dev
 	@$(BIN)/python -m pip install --quiet --upgrade torch peft
 	@$(BIN)/python -m pytest tests/conformance
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "mlxtune needs Python 3.11 or newer; say make PYTHON=python3.12, for one")'
-	@$(PYTHON) -m venv $(VENV)
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "python3 -m venv failed; on Debian: apt install python3-venv"; exit 1; }
 
 $(VENV)/.installed: pyproject.toml | $(BIN)/python
 	@echo "installing mlxtune into $(VENV)"

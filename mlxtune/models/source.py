@@ -27,8 +27,6 @@ from mlxtune.progress import Progress, silent
 CONVERSION = "1"
 """The version of what the conversions write; a change to that makes new cache entries."""
 
-HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
-
 
 @dataclass(frozen=True)
 class ModelFolder:
@@ -99,13 +97,8 @@ def locate(source: str, *, base: Path | None = None) -> Located:
         return Located("folder", path)
     if entry is not None:
         return Located("catalogue", catalogue.cached_file(entry), entry)
-    if HUB_ID.fullmatch(source) and not source.startswith("."):
-        raise ModelError(
-            f"there is no folder {source}, and downloads from the hub come with a later version",
-            where=source,
-            remedy="download the model yourself and give its local folder, or use a name from `mlxtune models list`",
-        )
-    if "/" in source or source.startswith((".", "~")) or path.suffix:
+    is_hub_id = catalogue.HUB_ID.fullmatch(source) and not source.startswith(".")
+    if not is_hub_id and ("/" in source or source.startswith((".", "~")) or path.suffix):
         raise ModelError("there is no such file or folder", where=path, remedy="check the path")
     raise catalogue.unknown(source)
 

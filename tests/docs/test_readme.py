@@ -50,7 +50,7 @@ def run(command: str, folder: Path, *extra: str) -> subprocess.CompletedProcess:
 
 def test_the_commands_by_hand_train_score_fuse_and_answer(folder):
     install, *rest = commands("by hand")
-    assert install == "pip install ."  # what this environment was made by
+    assert install == "pip install ."  # not run here: it would change the environment that the tests run in
     few = folder / "few.jsonl"
     short = [*SHORT, f"data.train={few}", f"data.valid={few}", f"data.test={few}"]
     verbs = []
