@@ -1,0 +1,76 @@
+"""The benchmarks' commands run to their end on tiny networks; what they measure is judged by nobody here."""
+
+import itertools
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from tiny import tiny_model_folder
+
+BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
+# Warnings are errors, as in the tests' own process: the exception is the one that pyproject.toml makes.
+STRICT = ["-W", "error", "-W", "ignore:builtin type:DeprecationWarning"]
+EPOCHS, UPDATES, BATCH = 3, 6, 2
+
+
+def run(name: str, tmp_path: Path, *arguments: object) -> tuple[dict, subprocess.CompletedProcess]:
+    """The report of one benchmark, and its process."""
+    out = tmp_path / "report.json"
+    command = [sys.executable, *STRICT, BENCHMARKS / f"{name}.py", *arguments, "--device", "cpu", "--out", out]
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONWARNINGS"}
+    done = subprocess.run([str(word) for word in command], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(out.read_text()), done
+
+
+def test_both_programs_train_on_the_same_rows_and_a_case_without_data_is_left_out(tmp_path):
+    tiny_model_folder(tmp_path / "model", hidden=32, heads=2, kv_heads=1)
+    folder = tmp_path / "data" / "oasst_chat"
+    folder.mkdir(parents=True)
+    for split, count in (("train", 7), ("valid", 2)):
+        rows = [conversation(f"{split} {number}" * (1 + number % 3)) for number in range(count)]
+        (folder / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    options = ["--model", tmp_path / "model", "--data", tmp_path / "data", "--steps", UPDATES, "--batch-size", BATCH]
+    report, done = run("training_vs_mlx_lm", tmp_path, "--case", "b", "--case", "c", *options)
+    (result,) = report["results"]
+    assert "case c is left out" in done.stderr
+    assert (result["case"], result["layers"], result["epochs"], result["updates"]) == ("b", 1, EPOCHS, UPDATES)
+    (turn,) = result["turns"]
+    ours, theirs = turn["mlxtune"], turn["mlx_lm"]
+    # mlx_lm learns two tokens more of every row: the line end after the last turn, and one pad token.
+    assert theirs["target_tokens"] == ours["target_tokens"] + 2 * UPDATES * BATCH
+    for program in (ours, theirs):
+        assert len(program["seconds"]) == UPDATES
+        assert program["heldout_loss"] < turn["base_heldout_loss"]
+        assert program["wall_s"] > program["steps_s"]
+        assert program["peak_bytes"] > program["peak_mlx_bytes"]
+    assert len(done.stdout.splitlines()) == 5  # headers, rule, two programs, ratio
+
+
+def conversation(text: str) -> dict:
+    """A row of Open Assistant's, two questions long."""
+    roles = ["prompter", "assistant", "prompter", "assistant"]
+    return {"messages": [{"role": role, "text": f"{text} {i}"} for i, role in enumerate(roles)]}
+
+
+def test_scaling_measures_each_point_and_draws_a_figure(tmp_path):
+    options = ["--axis", "layers", "--width", 192, "--steps", 2, "--figure", tmp_path / "figure.svg"]
+    report, done = run("scaling", tmp_path, *options)
+    points = report["results"]
+    assert [point["layers"] for point in points] == [1, 2, 4, 8, 16]
+    assert len(done.stdout.splitlines()) == len(points) + 2
+    assert all(later["peak_bytes"] > earlier["peak_bytes"] for earlier, later in itertools.pairwise(points))
+    assert (tmp_path / "figure.svg").read_text().count("<polyline") == 3  # time, memory, share
+
+
+def test_resume_cost_knows_the_size_of_what_is_saved_and_resumes(tmp_path):
+    options = ["--width", 192, "--rank", 2, "--rank", 8, "--saves", 2, "--rows", 1, "--length", 16]
+    report, _ = run("resume_cost", tmp_path, *options)
+    small, large = report["results"]
+    assert large["trainable_parameters"] == 4 * small["trainable_parameters"]
+    for result in (small, large):
+        # an adapter and the two moments of AdamW, in float32; names and hashes besides
+        assert result["checkpoint_bytes"] > 3 * 4 * result["trainable_parameters"]
+        assert result["resume_s"] > 0
