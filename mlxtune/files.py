@@ -11,7 +11,7 @@ import os
 import secrets
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -40,16 +40,29 @@ def flush_path(path: Path) -> None:
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Write ``path`` whole or not at all."""
-    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    write_together({path: content})
+
+
+def write_together(contents: Mapping[Path, bytes]) -> None:
+    """Write files that belong together: each whole, and none has its name before all are on the medium.
+
+    What fails before that leaves all of them as they were. Then they are renamed, one right after the other: a process
+    that is killed in between leaves some new and some old.
+    """
+    parts = {path: path.with_name(f".{path.name}.{secrets.token_hex(4)}") for path in contents}
     try:
-        with part.open("wb") as file:
-            file.write(content)
-            file.flush()
-            flush(file.fileno())
-        part.replace(path)
-        flush_path(path.parent)
+        for path, content in contents.items():
+            with parts[path].open("wb") as file:
+                file.write(content)
+                file.flush()
+                flush(file.fileno())
+        for path, part in parts.items():
+            part.replace(path)
+        for folder in {path.parent for path in contents}:
+            flush_path(folder)
     finally:
-        part.unlink(missing_ok=True)
+        for part in parts.values():
+            part.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -1,7 +1,8 @@
 """The only way out of the machine: fetching a wheel from the user's own package index.
 
 Nothing else in the package opens a connection. ``--offline`` (or ``MLXTUNE_OFFLINE=1``) closes this way too, with an
-error that says what was wanted; what is cached is never asked for again.
+error that says what was wanted, and has the hub's own libraries refuse to connect; what is cached is never asked for
+again.
 """
 
 import os
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from mlxtune.errors import NetworkError
 from mlxtune.files import flush_path, sha256_of
@@ -20,6 +22,15 @@ OFFLINE = "MLXTUNE_OFFLINE"
 def is_offline() -> bool:
     """Whether the user has forbidden the network."""
     return os.environ.get(OFFLINE, "").lower() not in ("", "0", "false", "no", "off")
+
+
+def close_hub() -> None:
+    """Have huggingface_hub and transformers refuse to connect, in this process and its children."""
+    os.environ["HF_HUB_OFFLINE"] = os.environ["TRANSFORMERS_OFFLINE"] = "1"
+    # The environment is read when huggingface_hub is imported; where that is over, its own variable is what it heeds.
+    constants: Any = sys.modules.get("huggingface_hub.constants")
+    if constants is not None:
+        constants.HF_HUB_OFFLINE = True
 
 
 def require_online(what: str) -> None:

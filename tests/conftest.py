@@ -1,12 +1,16 @@
 """What every test stands on: the CPU, a cache of the session's own, and no network.
 
-Set up before the first test file is imported, since test files import mlx_lm, which has to find the BLAS opened, the
-device chosen and the hub switched off. Child processes inherit the environment, not the guard on sockets.
+Set up when this file is imported, since test files import mlx_lm, which has to find the BLAS opened, the device chosen
+and the hub switched off. `pytest_configure` is too late: before it pytest imports the conftest.py of each folder that
+its command line names. A BLAS opened after mlx goes unused, and last bits differ from those of child processes. Child
+processes inherit the environment, not the guard on sockets.
 """
 
+import atexit
 import os
 import shutil
 import socket
+import sys
 import tempfile
 from collections.abc import Iterator
 from ipaddress import ip_address
@@ -16,28 +20,27 @@ from typing import Any
 import hypothesis
 import pytest
 
-SESSION_FOLDER = pytest.StashKey[Path]()
 
-
-def pytest_configure(config: pytest.Config) -> None:
-    config.stash[SESSION_FOLDER] = Path(tempfile.mkdtemp(prefix="mlxtune-tests-"))
+def prepare() -> None:
+    folder = tempfile.mkdtemp(prefix="mlxtune-tests-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     for name in [name for name in os.environ if name.startswith("MLXTUNE_")]:
         del os.environ[name]  # the settings of whoever runs the tests are not theirs
-    os.environ["MLXTUNE_CACHE"] = str(config.stash[SESSION_FOLDER] / "cache")
+    os.environ["MLXTUNE_CACHE"] = str(Path(folder) / "cache")
     os.environ["HF_HUB_OFFLINE"] = os.environ["TRANSFORMERS_OFFLINE"] = "1"
 
     # A busy machine is no failure: how long something takes is measured elsewhere, never judged here.
     hypothesis.settings.register_profile("mlxtune", deadline=None)
     hypothesis.settings.load_profile("mlxtune")
 
+    assert "mlx.core" not in sys.modules, "something imported mlx before tests/conftest.py: the BLAS is not opened"
     import mlxtune  # noqa: F401 - opens the BLAS
     from mlxtune.device.choose import open_device
 
     open_device("cpu")
 
 
-def pytest_unconfigure(config: pytest.Config) -> None:
-    shutil.rmtree(config.stash[SESSION_FOLDER], ignore_errors=True)
+prepare()
 
 
 @pytest.fixture(scope="session", autouse=True)

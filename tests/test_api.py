@@ -42,7 +42,7 @@ def test_the_whole_path_from_a_recipe_to_an_answer(tmp_path):
 
 def test_a_model_is_converted_to_a_place_given_as_text(tmp_path):
     source = tiny_recipe(tmp_path).parent / "model"
-    written = mlxtune.convert(str(source), str(tmp_path / "out"), bits=4)
+    written = mlxtune.convert(str(source), str(tmp_path / "out"), bits=4, device="cpu")
     assert json.loads((tmp_path / "out" / "config.json").read_text())["quantization"]["bits"] == 4
     assert written["out"] == str(tmp_path / "out")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mlxtune.errors import OutputExistsError
-from mlxtune.files import new_folder, sha256_of, write_bytes, write_json, write_text
+from mlxtune.files import new_folder, sha256_of, write_bytes, write_json, write_text, write_together
 
 
 class Interrupted(BaseException):
@@ -65,6 +65,16 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
         write_bytes(tmp_path / "a", "no bytes")  # pyright: ignore[reportArgumentType]
     assert (tmp_path / "a").read_bytes() == b"old"
     assert names_in(tmp_path) == ["a"]
+
+
+def test_files_that_belong_together_are_all_written_or_none(tmp_path):
+    old = {tmp_path / name: b"old" for name in "abc"}
+    write_together(old)
+    with pytest.raises(TypeError):
+        write_together({**dict.fromkeys(old, b"new"), tmp_path / "b": "no bytes"})  # pyright: ignore[reportArgumentType]
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == old
+    write_together(dict.fromkeys(old, b"new"))
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == dict.fromkeys(old, b"new")
 
 
 def test_sha256_is_the_one_of_the_standard(tmp_path):

@@ -3,11 +3,15 @@
 The index is a folder, and pip is the real one, in a child process.
 """
 
+import os
 import zipfile
 from pathlib import Path
 
 import pytest
+from huggingface_hub import constants, model_info
+from huggingface_hub.errors import OfflineModeIsEnabled
 
+from mlxtune.device.limits import import_mlx_lm
 from mlxtune.errors import NetworkError
 from mlxtune.files import sha256_of
 from mlxtune.network import download_wheel, is_offline
@@ -77,3 +81,26 @@ def test_offline_nothing_is_tried(tmp_path, monkeypatch):
 def test_the_variable_is_a_switch(monkeypatch, value, offline):
     monkeypatch.setenv("MLXTUNE_OFFLINE", value)
     assert is_offline() is offline
+
+
+def let_the_hub_be_used(monkeypatch) -> None:
+    monkeypatch.delenv("MLXTUNE_OFFLINE", raising=False)
+    for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
+        monkeypatch.setenv(name, "0")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+
+
+def test_offline_holds_for_the_libraries_below_too_from_python_as_from_the_command_line(monkeypatch):
+    let_the_hub_be_used(monkeypatch)
+    monkeypatch.setenv("MLXTUNE_OFFLINE", "1")
+    import_mlx_lm()
+    with pytest.raises(OfflineModeIsEnabled):
+        model_info("org/name")
+    assert (os.environ["HF_HUB_OFFLINE"], os.environ["TRANSFORMERS_OFFLINE"]) == ("1", "1")  # for child processes
+
+
+def test_whoever_is_not_offline_keeps_the_hub_for_other_work_of_the_process(monkeypatch):
+    let_the_hub_be_used(monkeypatch)
+    import_mlx_lm()
+    assert os.environ["HF_HUB_OFFLINE"] == "0"
+    assert not constants.is_offline_mode()

@@ -1,7 +1,7 @@
 """Folding a low-rank update into the weight beside it, so that nothing of the adapter remains.
 
-All arithmetic is float32: a quantized weight's scales are cast before they are multiplied, and the sum is rounded once,
-to the type it is stored in. Knows arrays and networks, not files; deployment/fuse.py has those.
+All arithmetic is float32, and the sum is rounded once, to the type it is stored in. Knows arrays and networks, not
+files; deployment/fuse.py has those.
 """
 
 from collections.abc import Iterator
@@ -12,6 +12,7 @@ from mlx import nn
 from mlx.utils import tree_flatten
 
 from mlxtune.adapters.lora import LoRALinear
+from mlxtune.device.dequantize import is_quantized, unpacked_weight
 from mlxtune.errors import AdapterError
 
 
@@ -37,32 +38,6 @@ def merge_lora(weight: mx.array, lora_a: mx.array, lora_b: mx.array, scale: floa
     return (weight.astype(mx.float32) + scale * update).astype(weight.dtype)
 
 
-def dequantize(
-    weight: mx.array,
-    scales: mx.array,
-    biases: mx.array | None = None,
-    *,
-    group_size: int,
-    bits: int,
-    mode: str = "affine",
-    global_scale: mx.array | None = None,
-) -> mx.array:
-    """A packed weight as float32, by MLX's rule for ``mode``.
-
-    Affine scales and biases are cast first: in float16 the product would be rounded before the sum (error up to 3e-3).
-    The scales of the other modes are exponents in bytes and stay as they are.
-
-    Args:
-        weight, scales, biases: as `mx.quantize` gives them; the weight is [D_out, D_in * bits / 32].
-
-    Returns: [D_out, D_in], float32.
-    """
-    if mode == "affine":
-        scales = scales.astype(mx.float32)
-        biases = None if biases is None else biases.astype(mx.float32)
-    return mx.dequantize(weight, scales, biases, group_size, bits, mode, global_scale, mx.float32)
-
-
 def merged_weights(network: nn.Module, dtype: mx.Dtype) -> Iterator[tuple[str, mx.array]]:
     """The weights that a plain network, without adapter and quantization, would need to answer as ``network`` does.
 
@@ -75,25 +50,13 @@ def merged_weights(network: nn.Module, dtype: mx.Dtype) -> Iterator[tuple[str, m
     for name, stored in parameters.items():
         path, _, leaf = name.rpartition(".")
         module, parent = modules.get(path), modules.get(path.rpartition(".")[0])
-        is_quantized = module is not None and "scales" in module
-        if leaf in ("lora_a", "lora_b") or (is_quantized and leaf in ("scales", "biases", "global_scale")):
+        is_packed = module is not None and is_quantized(module)
+        if leaf in ("lora_a", "lora_b") or (is_packed and leaf in ("scales", "biases", "global_scale")):
             continue
-        array = _unpacked(module) if is_quantized and leaf == "weight" else stored
+        array = unpacked_weight(module) if is_packed and leaf == "weight" else stored
         if isinstance(parent, LoRALinear):
             path = path.removesuffix(".linear")
             if leaf == "weight":
                 array = merge_lora(array.astype(mx.float32), parent.lora_a, parent.lora_b, parent.scale)
         floating = mx.issubdtype(array.dtype, mx.floating)
         yield f"{path}.{leaf}".removeprefix("."), array.astype(dtype) if floating else array
-
-
-def _unpacked(layer: Any) -> mx.array:
-    return dequantize(
-        layer.weight,
-        layer.scales,
-        layer.get("biases"),
-        group_size=layer.group_size,
-        bits=layer.bits,
-        mode=layer.mode,
-        global_scale=layer.get("global_scale"),
-    )

@@ -9,7 +9,6 @@ Exit codes: 0 done; 1 failure; 2 usage; 3 problems found by a command that looks
 """
 
 import importlib
-import os
 import sys
 from io import TextIOWrapper
 from typing import Any, NoReturn
@@ -18,6 +17,7 @@ import click
 
 from mlxtune.cli.failure import report_failure
 from mlxtune.cli.output import is_asked_for, share_options
+from mlxtune.network import close_hub
 
 COMMANDS = {
     "doctor": "Check this machine: versions, device, memory, BLAS.",
@@ -62,7 +62,7 @@ class Root(click.Group):
         """Run one command line and leave the process with its exit code."""
         arguments = list(sys.argv[1:] if args is None else args)
         # The hub is no source of models yet: nothing that mlx_lm or transformers do may try to reach it.
-        os.environ["HF_HUB_OFFLINE"] = os.environ["TRANSFORMERS_OFFLINE"] = "1"
+        close_hub()
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, TextIOWrapper):  # a locale without some letter shows its code, and goes on
                 stream.reconfigure(errors="backslashreplace")

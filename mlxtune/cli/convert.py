@@ -6,13 +6,18 @@ from typing import Any
 import click
 
 from mlxtune.cli.output import Output, output_options
+from mlxtune.recipe.choices import BITS, GROUP_SIZE, GROUP_SIZES, in_words
 
 
 @click.command()
 @click.argument("source")
 @click.argument("out", type=click.Path(path_type=Path))
-@click.option("--bits", type=int, help="Quantize to so many bits a weight: 2, 3, 4, 5, 6 or 8.")
-@click.option("--group-size", type=int, help="Weights that share a scale: 32 (the default), 64 or 128; with --bits.")
+@click.option("--bits", type=int, help=f"Quantize to so many bits a weight: {in_words(BITS)}.")
+@click.option(
+    "--group-size",
+    type=int,
+    help=f"With --bits: the weights that share a scale, {in_words(GROUP_SIZES)}; {GROUP_SIZE} if not given.",
+)
 @click.option("--dtype", type=click.Choice(["float16", "bfloat16", "float32"]), help="Store floats so; alone, expand.")
 @click.option("--force", is_flag=True, help="Replace OUT.")
 @output_options
@@ -31,11 +36,18 @@ def command(
     SOURCE is a catalogue name, a folder in Hugging Face or MLX format, or a .gguf file. Without options the weights
     stay as they are stored, quantized ones to the last bit.
     """
-    from mlxtune.device.choose import open_device
     from mlxtune.models.convert import convert
 
-    open_device(output.device)
-    result = convert(source, out, bits=bits, group_size=group_size, dtype=dtype, force=force, progress=output.progress)
+    result = convert(
+        source,
+        out,
+        bits=bits,
+        group_size=group_size,
+        dtype=dtype,
+        device=output.device,
+        force=force,
+        progress=output.progress,
+    )
     quantization = result["quantization"]
     form = _form(quantization) if quantization else "not quantized"
     text = f"wrote {out}: {result['parameters'] / 1e6:.1f} M parameters, {form}, {result['bytes'] / 1e6:.1f} MB"

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mlxtune.cli.output import Output, output_options
+from mlxtune.printable import printable
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -85,7 +86,6 @@ def inspect(recipe: str, row: int, split: str, output: Output) -> None:
 
 def open_recipe_tokenizer(settings: "Recipe", output: Output) -> Any:
     """The tokenizer of a recipe's model; the model is fetched or converted first if it is not there yet."""
-    from mlxtune.models.load import read_config
     from mlxtune.models.source import find_model
     from mlxtune.models.tokenizer import open_tokenizer
 
@@ -95,7 +95,7 @@ def open_recipe_tokenizer(settings: "Recipe", output: Output) -> Any:
         quantize=None if quantize is None else (quantize.bits, quantize.group_size),
         progress=output.progress,
     ).path
-    return open_tokenizer(folder, read_config(folder))
+    return open_tokenizer(folder)
 
 
 def draw(inspection: "Inspection", title: str) -> "Group":
@@ -110,7 +110,7 @@ def draw(inspection: "Inspection", title: str) -> "Group":
             text.append("»" if inside else "«", style="green")
             inside = segment.is_target
         style = "bold green" if inside else "dim"
-        text.append(printable(segment.text), style=f"{style} reverse" if segment.is_special else style)
+        text.append(printable(segment.text, keep="\n\t"), style=f"{style} reverse" if segment.is_special else style)
     if inside:
         text.append("»", style="green")
     count = len(inspection.token_ids)
@@ -123,8 +123,3 @@ def draw(inspection: "Inspection", title: str) -> "Group":
     if inspection.note:
         lines.append(Text(inspection.note, style="yellow"))
     return Group(*lines)
-
-
-def printable(text: str) -> str:
-    """``text`` with what a terminal would obey or hide spelled out, line ends and tabs excepted."""
-    return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)

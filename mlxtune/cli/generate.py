@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from mlxtune.cli.output import Output, output_options
+from mlxtune.deployment.sampling import MAX_TOKENS, SEED, TEMPERATURE
 
 
 @click.command()
@@ -22,12 +23,16 @@ from mlxtune.cli.output import Output, output_options
 )
 @click.option("--raw", is_flag=True, default=None, help="Send the prompt as it is, without a chat template.")
 @click.option(
-    "--max-tokens", type=click.IntRange(min=1), default=256, show_default=True, help="Most tokens of an answer."
+    "--max-tokens", type=click.IntRange(min=1), default=MAX_TOKENS, show_default=True, help="Most tokens of an answer."
 )
 @click.option(
-    "--temperature", type=click.FloatRange(min=0), default=0.0, show_default=True, help="0: the likeliest token."
+    "--temperature",
+    type=click.FloatRange(min=0),
+    default=TEMPERATURE,
+    show_default=True,
+    help="0: the likeliest token.",
 )
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the draws.")
+@click.option("--seed", type=click.IntRange(min=0), default=SEED, show_default=True, help="Of the draws.")
 @output_options
 def command(
     run_or_model: str,

@@ -51,7 +51,14 @@ def command(
         raise click.UsageError(f"a RECIPE comes before {recipe}")
     screen = Screen(output)
     with asked_to_stop(screen):
-        watch = Watch(output.progress, screen.started, screen.measured, screen.trained, lambda: bool(screen.signals))
+        watch = Watch(
+            progress=output.progress,
+            started=screen.started,
+            warned=output.note,
+            measured=screen.measured,
+            trained=screen.trained,
+            should_stop=lambda: bool(screen.signals),
+        )
         loaded = None if recipe is None else load_recipe(recipe, overrides)
         if resume is not None:
             result = resume_run(resume, loaded, device=output.device, score=not no_score, watch=watch)
@@ -99,6 +106,13 @@ class Screen:
     def measured(self, line: dict[str, Any]) -> None:
         if "valid_loss" in line:
             self.valid_loss = f"valid {line['valid_loss']:.3f}"
+            return
+        if "skipped" in line:
+            rows = ", ".join(line["rows"])
+            self.output.note(f"step {line['step']} is left out: its {line['skipped']} is not a finite number ({rows})")
+            return
+        if "out_of_memory" in line:
+            self.output.note(f"memory was short: each batch is read in {line['parts_a_batch']} parts from now on")
             return
         assert self.plan is not None
         gigabytes = line["peak_memory_bytes"] / 1e9

@@ -1,8 +1,6 @@
-"""Rendered examples into batches: order, length buckets, shared prefix, padding.
+"""Rows into the arrays of a batch: shared prefix, padding, targets.
 
-Knows token ids and lengths; nothing of text, chat templates or the network. The order is a function of (seed, epoch)
-alone, so a resumed run meets the batch it would have met. Batches are cut from a shuffled pool sorted by length, which
-saves padding, at the price of batches that are not independent draws.
+Knows token ids and masks; nothing of text, chat templates or the network. What no target depends on is left out.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,18 +12,18 @@ import numpy as np
 from mlxtune.data.render import Rendered
 from mlxtune.inference.shared_prefix import common_prefix_length
 
-POOL_BATCHES = 16
-"""Batches of like lengths are cut from this many batches' worth of shuffled rows."""
+READING_TOKENS = 4096
+"""Of a batch that is only read: enough to use the machine well, at little memory without gradients."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Rows that go through the network together.
+    """Rows that go through the network together: five arrays, and plain values about them.
 
     ``prefix_ids`` [P] stand before every row of ``token_ids`` [B, L]. ``target_index`` [T] points, in the flattened
     [B * L], to the position that predicts ``target_id`` [T], which counts ``target_weight`` [T] in the loss.
     ``rows`` are the examples' numbers, ``lengths`` how many of the L positions each fills; ``tokens`` counts each row
-    in full, prefix and all, without padding.
+    in full, prefix and all, without padding; ``weight_sum`` is over the targets.
     """
 
     prefix_ids: mx.array
@@ -33,38 +31,24 @@ class Batch:
     target_index: mx.array
     target_id: mx.array
     target_weight: mx.array
-    rows: tuple[int, ...]
-    lengths: tuple[int, ...]
-    tokens: int
+    rows: tuple[int, ...] = ()
+    lengths: tuple[int, ...] = ()
+    tokens: int = 0
+    target_count: int = 0
+    weight_sum: float = 0.0
 
-    @property
-    def target_count(self) -> int:
-        return self.target_id.shape[0]
+    def arrays(self) -> tuple[mx.array, ...]:
+        """The arrays alone: all that a compiled function is given."""
+        return self.prefix_ids, self.token_ids, self.target_index, self.target_id, self.target_weight
 
-    @property
-    def positions(self) -> int:
-        """How many positions the network computes: P + B * L."""
-        return self.prefix_ids.shape[0] + self.token_ids.size
-
-
-def epoch_order(lengths: Sequence[int], batch_size: int, *, seed: int, epoch: int) -> list[tuple[int, ...]]:
-    """The rows of each batch of one epoch: every row once, the last partial batch included.
-
-    Args:
-        lengths: tokens of each row.
-        batch_size: B, of all batches but perhaps one.
-        seed, epoch: all that the order depends on, beside the lengths.
-    """
-    generator = np.random.default_rng([seed, epoch])
-    shuffled = generator.permutation(len(lengths))
-    batches = []
-    for start in range(0, len(lengths), POOL_BATCHES * batch_size):
-        pool = sorted(shuffled[start : start + POOL_BATCHES * batch_size].tolist(), key=lambda row: lengths[row])
-        batches += [tuple(pool[i : i + batch_size]) for i in range(0, len(pool), batch_size)]
-    return [batches[i] for i in generator.permutation(len(batches))]
+    @classmethod
+    def of_arrays(cls, arrays: Sequence[mx.array]) -> "Batch":
+        """A batch of which nothing but the arrays is known."""
+        prefix_ids, token_ids, target_index, target_id, target_weight = arrays
+        return cls(prefix_ids, token_ids, target_index, target_id, target_weight)
 
 
-def make_batch(dataset: Sequence[Rendered], rows: Sequence[int], *, share_prefix: bool) -> Batch:
+def make_batch(dataset: Sequence[Rendered], rows: Sequence[int], *, share_prefix: bool, multiple: int = 1) -> Batch:
     """Put ``rows`` of ``dataset`` into arrays.
 
     What follows a row's last target is left out: nothing depends on it. A prefix ends at least one token before the
@@ -72,6 +56,8 @@ def make_batch(dataset: Sequence[Rendered], rows: Sequence[int], *, share_prefix
 
     Args:
         share_prefix: whether the network shares prefixes (`inference.likelihood.Reader.shares_prefixes`).
+        multiple: P, L and T are multiples of it, by a shorter prefix, padding, and targets of weight 0, so that there
+            are few shapes to compile.
     """
     inputs, targets = [], []
     for row in rows:
@@ -81,27 +67,47 @@ def make_batch(dataset: Sequence[Rendered], rows: Sequence[int], *, share_prefix
     prefix_length = 0
     if share_prefix and len(rows) > 1:
         prefix_length = min(common_prefix_length(inputs), min(int(positions[0]) for positions in targets) - 1)
-    length = max(len(ids) for ids in inputs) - prefix_length
+        prefix_length -= prefix_length % multiple
+    length = _up(max(len(ids) for ids in inputs) - prefix_length, multiple)
     token_ids = np.zeros((len(rows), length), np.int32)
     for i, ids in enumerate(inputs):
         token_ids[i, : len(ids) - prefix_length] = ids[prefix_length:]
     index = [i * length + positions - 1 - prefix_length for i, positions in enumerate(targets)]
     ids = [dataset[row].token_ids[positions] for row, positions in zip(rows, targets, strict=True)]
-    target_id = np.concatenate(ids).astype(np.int32)
+    target_count = sum(map(len, ids))
+    unused = (0, _up(target_count, multiple) - target_count)
     return Batch(
         prefix_ids=mx.array(inputs[0][:prefix_length].astype(np.int32)),
         token_ids=mx.array(token_ids),
-        target_index=mx.array(np.concatenate(index).astype(np.int32)),
-        target_id=mx.array(target_id),
-        target_weight=mx.array(np.ones(len(target_id), np.float32)),
+        target_index=mx.array(np.pad(np.concatenate(index).astype(np.int32), unused)),
+        target_id=mx.array(np.pad(np.concatenate(ids).astype(np.int32), unused)),
+        target_weight=mx.array(np.pad(np.ones(target_count, np.float32), unused)),
         rows=tuple(rows),
         lengths=tuple(len(ids) - prefix_length for ids in inputs),
         tokens=sum(len(dataset[row].token_ids) for row in rows),
+        target_count=target_count,
+        weight_sum=float(target_count),
     )
 
 
-def reading_batches(dataset: Sequence[Rendered], batch_size: int, *, share_prefix: bool) -> Iterator[Batch]:
-    """All rows, sorted by length: for reading, where order does not matter."""
+def _up(count: int, multiple: int) -> int:
+    return -(-count // multiple) * multiple
+
+
+def reading_batches(
+    dataset: Sequence[Rendered], *, share_prefix: bool, max_tokens: int = READING_TOKENS
+) -> Iterator[Batch]:
+    """All rows, sorted by length: for reading, where order does not matter.
+
+    Args:
+        max_tokens: B * (P + L) of a batch, at most; a row that is longer goes alone.
+    """
     order = sorted(range(len(dataset)), key=lambda row: len(dataset[row].token_ids))
-    for start in range(0, len(order), batch_size):
-        yield make_batch(dataset, order[start : start + batch_size], share_prefix=share_prefix)
+    batch: list[int] = []
+    for row in order:
+        if batch and (len(batch) + 1) * len(dataset[row].token_ids) > max_tokens:
+            yield make_batch(dataset, batch, share_prefix=share_prefix)
+            batch = []
+        batch.append(row)
+    if batch:
+        yield make_batch(dataset, batch, share_prefix=share_prefix)

@@ -5,20 +5,20 @@ the network is to see. Nothing is cut or dropped without being counted and named
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
 from mlxtune.data.faults import Fault, refuse
-from mlxtune.data.normalize import Example, Form, read_examples, shared_system
-from mlxtune.data.render import Rendered, Renderer, TrainOn
+from mlxtune.data.normalize import Example, read_examples, shared_system
+from mlxtune.data.render import Rendered, Renderer
 from mlxtune.errors import DataError
 from mlxtune.progress import Progress, silent
+from mlxtune.recipe.choices import Form, Overflow, TrainOn, in_words
 
-Overflow = Literal["error", "drop", "truncate_left", "truncate_right"]
-
+CUTTING = tuple(choice for choice in get_args(Overflow) if choice != "error")
 REPORT_EVERY = 256
 """Rows between two reports of progress."""
 
@@ -46,10 +46,7 @@ class DataReport:
     target_tokens: int
     dropped: tuple[Dropped, ...]
     truncated: tuple[str, ...]
-
-    def as_dict(self) -> dict[str, Any]:
-        """The same as JSON values."""
-        return asdict(self)
+    """Also those that were split."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,9 +54,14 @@ class Dataset:
     """Rows ready for batches, in the file's order, each with at least one target."""
 
     rows: tuple[Rendered, ...]
+    examples: tuple[Example, ...]
+    """The same rows as turns of text."""
     report: DataReport
-    system: str | None
-    """The system message that all rows of the file begin with, if they do."""
+
+    @property
+    def system(self) -> str | None:
+        """The system message that all rows begin with, if they do."""
+        return shared_system(self.examples)
 
 
 def load_rendered(
@@ -72,40 +74,66 @@ def load_rendered(
     overflow: Overflow = "error",
     progress: Progress = silent,
 ) -> Dataset:
-    """Read, normalize and render a data file.
+    """Read, normalize and render a JSONL file: `read_examples`, then `render_examples`, which names the arguments."""
+    examples = read_examples(path, format)
+    return render_examples(
+        examples,
+        tokenizer,
+        path=path,
+        train_on=train_on,
+        max_seq_length=max_seq_length,
+        overflow=overflow,
+        progress=progress,
+    )
+
+
+def render_examples(
+    examples: Sequence[Example],
+    tokenizer: Any,
+    *,
+    path: Path,
+    train_on: TrainOn,
+    max_seq_length: int,
+    overflow: Overflow,
+    progress: Progress = silent,
+) -> Dataset:
+    """The rows of one file as token ids and targets.
 
     Args:
-        path: a JSONL file.
         tokenizer: mlx_lm's TokenizerWrapper, with the chat template to be used.
         max_seq_length: the most tokens that a row may have.
         overflow: what happens to a longer row: an error that names all of them, or the row is dropped, loses its
-            beginning (`truncate_left`; BOS stays) or its end. A row that keeps no target is dropped.
+            beginning (`truncate_left`; BOS stays) or its end, or is read in several parts (`split`). What keeps no
+            target is dropped.
 
-    Raises: DataError, as `read_examples` and `Renderer.render` do, for all rows at once; for rows
-        that are too long; and if no row is left.
+    Raises: DataError, as `Renderer.render` does, for all rows at once; for rows that are too long; and if no row is
+        left.
     """
-    examples = read_examples(path, format)
     renderer = Renderer(tokenizer)
     rendered = _render_all(examples, renderer, train_on, path, progress)
     rows: list[Rendered] = []
+    kept: list[Example] = []
     faults: list[Fault] = []
     dropped: list[Dropped] = []
     truncated: list[str] = []
-    for whole in rendered:
-        row = fit(whole, max_seq_length, overflow, before=renderer.before)
+    for example, whole in zip(examples, rendered, strict=True):
+        parts = fit(whole, max_seq_length, overflow, before=renderer.before)
+        useful = [part for part in parts if part.is_target.any()]
         length = len(whole.token_ids)
-        if row is None and overflow == "error":
-            faults.append(Fault(whole.where, _why_not(length, max_seq_length)))
-        elif row is None:
-            dropped.append(Dropped(whole.where, _why_not(length, max_seq_length)))
-        elif not row.is_target.any():
-            dropped.append(Dropped(whole.where, f"no target is among the {len(row.token_ids)} tokens left of {length}"))
-        else:
-            rows.append(row)
-            if row is not whole:
+        if useful:
+            rows += useful
+            kept.append(example)
+            if useful != [whole]:
                 truncated.append(whole.where)
+        elif parts:
+            left = sum(len(part.token_ids) for part in parts)
+            dropped.append(Dropped(whole.where, f"no target is among the {left} tokens left of {length}"))
+        elif overflow == "error":
+            faults.append(Fault(whole.where, _why_not(length, max_seq_length)))
+        else:
+            dropped.append(Dropped(whole.where, _why_not(length, max_seq_length)))
     longest = max(len(row.token_ids) for row in rendered)
-    remedy = f"raise data.max_seq_length to {longest}, or set data.overflow to drop, truncate_left or truncate_right"
+    remedy = f"raise data.max_seq_length to {longest}, or set data.overflow to {in_words(CUTTING)}"
     refuse(faults, path=path, remedy=remedy)
     if not rows:
         raise DataError(
@@ -113,6 +141,7 @@ def load_rendered(
         )
     return Dataset(
         tuple(rows),
+        tuple(kept),
         DataReport(
             format=examples[0].kind,
             rows_read=len(rendered),
@@ -122,30 +151,44 @@ def load_rendered(
             dropped=tuple(dropped),
             truncated=tuple(truncated),
         ),
-        shared_system(examples),
     )
 
 
-def fit(row: Rendered, max_seq_length: int, overflow: Overflow, *, before: Sequence[int] = ()) -> Rendered | None:
-    """The row in at most ``max_seq_length`` tokens: itself, what is left after cutting, or None if it may not be cut.
+def fit(row: Rendered, max_seq_length: int, overflow: Overflow, *, before: Sequence[int] = ()) -> list[Rendered]:
+    """The row in parts of at most ``max_seq_length`` tokens: itself, what is left after cutting, or none if it may not
+    be cut.
 
-    What is left may hold no target. A first token is never one: it has no predecessor.
+    What is left may hold no target. A first token is never one: it has no predecessor. Where a row is split each part
+    begins with the last token of the part before, so that every target is learned once.
 
     Args:
         before: tokens that keep their place at the beginning if the row has them there (`Renderer.before`): families
             with BOS are lost without it.
     """
     if len(row.token_ids) <= max_seq_length:
-        return row
+        return [row]
+    length = len(row.token_ids)
+    head = len(before) if row.token_ids[: len(before)].tolist() == list(before) else 0
     if overflow == "truncate_right":
-        return Rendered(row.token_ids[:max_seq_length], row.is_target[:max_seq_length], row.where)
+        return [_part(row, 0, max_seq_length)]
     if overflow == "truncate_left":
-        head = len(before) if row.token_ids[: len(before)].tolist() == list(before) else 0
-        kept = np.r_[:head, len(row.token_ids) - max_seq_length + head : len(row.token_ids)]
-        is_target = row.is_target[kept]
-        is_target[0] = False
-        return Rendered(row.token_ids[kept], is_target, row.where)
-    return None
+        return [_part(row, length - max_seq_length + head, length, head=head)]
+    if overflow == "split":
+        room = max(2, max_seq_length - head)
+        starts = range(max_seq_length - 1, length - 1, room - 1)
+        first = _part(row, 0, max_seq_length)
+        return [first, *(_part(row, start, min(start + room, length), head=head, seen=True) for start in starts)]
+    return []
+
+
+def _part(row: Rendered, start: int, end: int, *, head: int = 0, seen: bool = False) -> Rendered:
+    """Tokens ``start`` to ``end``, the row's first ``head`` before them; ``seen``: the first is no target any more."""
+    kept = np.r_[:head, start:end]
+    is_target = row.is_target[kept]
+    is_target[0] = False
+    if seen:
+        is_target[head] = False
+    return Rendered(row.token_ids[kept], is_target, row.where)
 
 
 def _render_all(

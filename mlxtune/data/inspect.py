@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
-from mlxtune.data.dataset import Overflow, fit
+from mlxtune.data.dataset import fit
 from mlxtune.data.normalize import Example
-from mlxtune.data.render import Renderer, TrainOn
+from mlxtune.data.render import Renderer
+from mlxtune.recipe.choices import Overflow, TrainOn
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,17 +56,19 @@ def inspect_row(
     """What becomes of one example. Raises: as `Renderer.render`."""
     renderer = Renderer(tokenizer)
     whole = renderer.render(example, train_on)
-    row = fit(whole, max_seq_length, overflow, before=renderer.before)
+    parts = fit(whole, max_seq_length, overflow, before=renderer.before)
     length = len(whole.token_ids)
     note = ""
-    if row is None:
+    if not parts:
         fate = "an error" if overflow == "error" else "dropped"
         note = (
             f"{length} tokens, over data.max_seq_length {max_seq_length}: the row is {fate} (data.overflow: {overflow})"
         )
-    elif row is not whole:
-        note = f"cut from {length} tokens to {len(row.token_ids)} (data.overflow: {overflow})"
-    shown = whole if row is None else row
+    elif len(parts) > 1:
+        note = f"{length} tokens, read in {len(parts)} parts, of which this is the first (data.overflow: {overflow})"
+    elif parts != [whole]:
+        note = f"cut from {length} tokens to {len(parts[0].token_ids)} (data.overflow: {overflow})"
+    shown = parts[0] if parts else whole
     token_ids = shown.token_ids.tolist()
     special = set(renderer.special.values())
     return Inspection(

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mlxtune.data.faults import Fault, refuse
-from mlxtune.data.read import REMEDY, Record, name_of_type, scan_records
+from mlxtune.data.read import REMEDY, Record, scan_records
 from mlxtune.errors import DataError
+from mlxtune.json_text import name_of_type
+from mlxtune.recipe.choices import Form
 
-Form = Literal["chat", "prompt_completion", "text"]
 Role = Literal["system", "user", "assistant"]
 
 KEYS: dict[Form, tuple[str, ...]] = {

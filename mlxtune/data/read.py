@@ -6,14 +6,14 @@ later. Lines end at a newline alone, so that U+2028 inside a string, where `str.
 """
 
 import codecs
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from mlxtune.data.faults import Fault, refuse
 from mlxtune.errors import DataError
+from mlxtune.json_text import name_of_type, parse_json
 
 REMEDY = "write one JSON object a line, in UTF-8; mend these lines or take them out"
 
@@ -84,16 +84,7 @@ def read_lines(path: Path) -> Iterator[tuple[int, bytes]]:
 
 def _parse(raw: bytes) -> dict[str, Any]:
     """One line's object. Raises ValueError with a sentence for the user."""
-    try:
-        text = raw.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"not UTF-8: byte 0x{raw[error.start]:02x} at position {error.start + 1}") from error
-    try:
-        value = json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_object)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"not JSON: {error.msg} at column {error.colno}") from error
-    except RecursionError as error:
-        raise ValueError("not JSON that can be read: nested too deeply") from error
+    value = parse_json(raw)
     if not isinstance(value, dict):
         raise ValueError(f"{name_of_type(value)} where an object should be")  # noqa: TRY004 - a sentence for the user
     # Only an escape can bring either in: a raw NUL is no JSON, and UTF-8 has no surrogates.
@@ -103,19 +94,6 @@ def _parse(raw: bytes) -> dict[str, Any]:
                 raise ValueError("a string holds a NUL character")
             if any("\ud800" <= character <= "\udfff" for character in string):
                 raise ValueError("a string holds half of a surrogate pair, which is no character")
-    return value
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON value")
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    value = dict(pairs)
-    if len(value) < len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
-        raise ValueError(f"the key {twice!r} stands twice in one object")
     return value
 
 
@@ -129,13 +107,3 @@ def _strings(value: Any) -> Iterator[str]:
         for key, item in value.items():
             yield key
             yield from _strings(item)
-
-
-def name_of_type(value: Any) -> str:
-    """A JSON value's kind in words, for messages: "a list", "null"."""
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return "a boolean"
-    names = {dict: "an object", list: "a list", str: "a string", int: "a number", float: "a number"}
-    return names[type(value)]

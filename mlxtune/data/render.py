@@ -13,23 +13,22 @@ and with the token that ends the turn. Hence the policies, which hold for every 
 - After the last end of turn the row ends. A template that ends no turn gets an EOS token after the last answer.
 - Thinking is off: templates are asked with `enable_thinking=False`, in training and for prompts alike.
 
-The price is two or more encodings a row. `encode_prompt` and `encode_text` are what every prompt goes through, so that
-an answer is asked for as it was trained.
+The price is two or more encodings a row. `Renderer.encode_prompt` and `Renderer.encode_text` are what every prompt goes
+through, so that an answer is asked for as it was trained.
 """
 
 import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import jinja2
 import numpy as np
 
 from mlxtune.data.normalize import Example, Message
 from mlxtune.errors import DataError
-
-TrainOn = Literal["completions", "last_completion", "everything"]
+from mlxtune.recipe.choices import TrainOn
 
 OTHER_TEMPLATE = "choose a model with another chat template"
 
@@ -55,26 +54,6 @@ class _Turn:
     ends: bool
 
 
-def render(example: Example, tokenizer: Any, train_on: TrainOn = "completions") -> Rendered:
-    """`Renderer.render` for a single example."""
-    return Renderer(tokenizer).render(example, train_on)
-
-
-def render_prompt(example: Example, tokenizer: Any, answer_after: str | None = None) -> tuple[list[int], str]:
-    """`Renderer.prompt` for a single example."""
-    return Renderer(tokenizer).prompt(example, answer_after)
-
-
-def encode_prompt(messages: Sequence[Message], tokenizer: Any) -> list[int]:
-    """The tokens after which the model answers ``messages``, as training had them. Raises: as `Renderer.render`."""
-    return Renderer(tokenizer).encode_prompt(messages, "the prompt")
-
-
-def encode_text(text: str, tokenizer: Any) -> list[int]:
-    """The tokens of plain text, after BOS where the tokenizer adds one, as training on text rows had them."""
-    return Renderer(tokenizer).encode_text(text)
-
-
 class Renderer:
     """A tokenizer with what has to be known of it for every row.
 
@@ -93,7 +72,7 @@ class Renderer:
         before = tokenizer.encode("")
         self.before: list[int] = before[:1] if before and before[0] == tokenizer.bos_token_id else []
 
-    def render(self, example: Example, train_on: TrainOn = "completions") -> Rendered:
+    def render(self, example: Example, train_on: TrainOn) -> Rendered:
         """The tokens and targets of one example.
 
         Args:
@@ -119,7 +98,7 @@ class Renderer:
         is_target[:1] = False
         return Rendered(token_ids, is_target, example.where)
 
-    def prompt(self, example: Example, answer_after: str | None = None) -> tuple[list[int], str]:
+    def prompt(self, example: Example, answer_after: str | None) -> tuple[list[int], str]:
         """What a model is given to answer one example, and the answer that the row has.
 
         A chat ends before its last answer, with the generation prompt. A text row ends after the first occurrence of

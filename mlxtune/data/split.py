@@ -15,7 +15,7 @@ from typing import Literal
 from mlxtune.data.normalize import Example, read_examples
 from mlxtune.data.read import read_lines
 from mlxtune.errors import DataError, OutputExistsError
-from mlxtune.files import new_folder, write_bytes
+from mlxtune.files import new_folder, write_bytes, write_together
 
 Split = Literal["train", "valid", "test"]
 
@@ -35,7 +35,10 @@ class SplitReport:
 
 
 def split_file(path: Path, out: Path | None = None, *, force: bool = False) -> SplitReport:
-    """Write ``train.jsonl``, ``valid.jsonl`` and ``test.jsonl``, whole or not at all.
+    """Write ``train.jsonl``, ``valid.jsonl`` and ``test.jsonl``, all or none.
+
+    Where ``force`` overwrites, all three are whole on the medium before the first takes its place; only a process that
+    is killed between the renames that follow leaves a mix: split again then.
 
     In a file so small that a split would stay empty, the nearest row by hash is moved there; such a row alone may
     move back when the file grows.
@@ -118,14 +121,15 @@ def _refuse_taken(folder: Path, path: Path, *, force: bool) -> None:
         )
     for split in SPLITS:
         target = folder / f"{split}.jsonl"
+        if target.is_dir():
+            raise OutputExistsError("a folder has this name", where=target, remedy="choose another place")
         if path.exists() and target.exists() and target.samefile(path):
             raise OutputExistsError("the file would overwrite itself", where=target, remedy="choose another place")
 
 
 def _write(folder: Path, files: dict[str, bytes]) -> None:
     if folder.exists() and any(folder.iterdir()):
-        for name, content in files.items():
-            write_bytes(folder / name, content)
+        write_together({folder / name: content for name, content in files.items()})
         return
     with new_folder(folder) as part:
         for name, content in files.items():

@@ -8,6 +8,7 @@ from mlxtune.adapters.open import attach_adapter
 from mlxtune.data.normalize import Message
 from mlxtune.data.render import Renderer
 from mlxtune.deployment.prompts import Prompt, as_prompt
+from mlxtune.deployment.sampling import MAX_TOKENS, SEED, TEMPERATURE
 from mlxtune.device.choose import open_device
 from mlxtune.errors import DataError, UsageError
 from mlxtune.inference.generate import generate as continue_prompts
@@ -92,9 +93,9 @@ def generate(
     answerer: Answerer,
     prompts: str | Sequence[str | Prompt],
     *,
-    max_tokens: int = 256,
-    temperature: float = 0.0,
-    seed: int = 0,
+    max_tokens: int = MAX_TOKENS,
+    temperature: float = TEMPERATURE,
+    seed: int = SEED,
     progress: Progress = silent,
 ) -> list[Answer]:
     """Answer each prompt, in order.

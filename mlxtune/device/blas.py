@@ -13,6 +13,7 @@ import functools
 import hashlib
 import importlib.util
 import os
+import platform
 import secrets
 import sys
 import warnings
@@ -26,6 +27,8 @@ from mlxtune.files import flush_path
 PREFIX = "scipy_"
 SYMBOLS = ("cblas_sgemm", "cblas_dgemm", "cblas_cgemm")
 THREADS = "MLXTUNE_BLAS_THREADS"
+MACHINES = ("x86_64",)
+"""``platform.machine()`` of the Linux machines on which scipy-openblas32 is installed with mlxtune."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,7 @@ def open_blas() -> Blas:
                 getattr(library, symbol)
         except (OSError, ImportError, ValueError, AttributeError, MlxtuneError) as error:
             why_not.append(f"{name}: {error}")
-            remedies.append(_way_out(error))
+            remedies.append(_way_out(error, platform.machine()))
             continue
         threads = _thread_count()
         set_threads(threads)
@@ -104,12 +107,14 @@ class _SymbolOrigin(ctypes.Structure):
     )
 
 
-def _way_out(error: Exception) -> str:
+def _way_out(error: Exception, machine: str) -> str:
     """What to do about a library that could not be opened."""
     if isinstance(error, MlxtuneError) and error.remedy:
         return error.remedy
-    if isinstance(error, ImportError):
+    if isinstance(error, ImportError) and machine in MACHINES:
         return "python -m pip install scipy-openblas32 lief"
+    if isinstance(error, ImportError):
+        return "apt install libopenblas0, or what else gives your system libopenblas.so.0"
     return f"set {CACHE} to a folder that programs may be loaded from, or install your system's libopenblas.so.0"
 
 

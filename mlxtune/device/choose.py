@@ -7,7 +7,6 @@ import mlx.core as mx
 
 from mlxtune.device.blas import open_blas
 from mlxtune.device.precision import CPU_FLOAT32, GPU_BFLOAT16, Precision
-from mlxtune.device.workers import CPU_WORKERS
 from mlxtune.errors import DeviceError, UsageError
 
 CPU_CACHE_BYTES = 512 << 20
@@ -21,13 +20,6 @@ class Device:
     kind: Literal["cpu", "gpu"]
     precision: Precision
     reason: str
-    workers: int
-    """How many batches are worked on side by side."""
-
-    @property
-    def description(self) -> str:
-        """Such as ``cpu in float32``."""
-        return f"{self.kind} in {str(self.precision.dtype).removeprefix('mlx.core.')}"
 
 
 def gpu_is_there() -> bool:
@@ -54,11 +46,11 @@ def open_device(choice: str = "auto") -> Device:
         )
     if choice == "gpu" or (choice == "auto" and gpu_is_there()):
         mx.set_default_device(mx.gpu)
-        device = Device("gpu", GPU_BFLOAT16, "asked for" if choice == "gpu" else "MLX sees a GPU", workers=1)
+        device = Device("gpu", GPU_BFLOAT16, "asked for" if choice == "gpu" else "MLX sees a GPU")
     else:
         mx.set_default_device(mx.cpu)
         mx.disable_compile()
         mx.set_cache_limit(CPU_CACHE_BYTES)
         why = "asked for" if choice == "cpu" else "MLX sees no GPU"
-        device = Device("cpu", CPU_FLOAT32, f"{why}; BLAS: {open_blas().name}", workers=CPU_WORKERS)
+        device = Device("cpu", CPU_FLOAT32, f"{why}; BLAS: {open_blas().name}")
     return device

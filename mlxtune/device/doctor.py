@@ -14,13 +14,13 @@ import shutil
 import stat
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from mlxtune.cache import CACHE, cache_folder
-from mlxtune.device.blas import SYMBOLS, THREADS, Blas, library_in_use, open_blas
+from mlxtune.device.blas import MACHINES, SYMBOLS, THREADS, Blas, library_in_use, open_blas
 from mlxtune.device.memory import Memory, measure_memory, readable_bytes
 from mlxtune.errors import DeviceError, MlxtuneError
 from mlxtune.network import OFFLINE, is_offline
@@ -92,9 +92,9 @@ def _of_mlx(choice: str) -> Iterator[Finding]:
         return
     yield Finding("device", device.kind, "ok", device.reason)
     yield judge_precision(device)
-    yield judge_memory(measure_memory())
+    yield _memory()
     blas = open_blas()
-    yield judge_blas(blas, library_in_use(), os.environ)
+    yield judge_blas(blas, library_in_use(), os.environ, platform.machine())
 
     import mlx.core as mx
 
@@ -160,6 +160,14 @@ def judge_precision(device: "Device") -> Finding:
     return Finding("precision", str(device.precision.dtype).removeprefix("mlx.core."), "ok", reason)
 
 
+def _memory(measure: Callable[[], Memory] = measure_memory) -> Finding:
+    """How much memory there is, where the system tells."""
+    try:
+        return judge_memory(measure())
+    except DeviceError as error:
+        return Finding("memory", "unknown", "warn", error.message, error.remedy)
+
+
 def judge_memory(memory: Memory) -> Finding:
     """Is there enough to train the default model?"""
     value = f"{readable_bytes(memory.available_bytes)} available of {readable_bytes(memory.total_bytes)}"
@@ -171,16 +179,18 @@ def judge_memory(memory: Memory) -> Finding:
     return Finding("memory", value, "ok", peaks)
 
 
-def judge_blas(blas: Blas, library: str | None, environment: Mapping[str, str]) -> Finding:
+def judge_blas(blas: Blas, library: str | None, environment: Mapping[str, str], machine: str) -> Finding:
     """Do MLX's products on the CPU go through a fast library?
 
     Args:
         library: where a look-up of the BLAS's symbols ends, in this process.
+        machine: ``platform.machine()``; where none comes with mlxtune, a slow one is no fault of the installation.
     """
     threads = "" if blas.threads is None else f", {blas.threads} thread{'s' if blas.threads > 1 else ''}"
     value = blas.name + threads
     if not blas.fast:
-        return Finding("BLAS", value, "bad", f"many times slower than need be; {blas.reason}", blas.remedy)
+        status = "bad" if machine in MACHINES else "warn"
+        return Finding("BLAS", value, status, f"many times slower than need be; {blas.reason}", blas.remedy)
     if blas.path is not None and (library is None or Path(library).name != Path(blas.path).name):
         reason = f"{blas.reason}, but {SYMBOLS[0]} is answered by {library or 'nothing'}"
         return Finding("BLAS", value, "bad", reason, "unset LD_PRELOAD, and import nothing before mlxtune")

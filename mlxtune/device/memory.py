@@ -12,7 +12,13 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from mlxtune.errors import DeviceError
+
+PROC = Path("/proc")
 CGROUPS = Path("/sys/fs/cgroup")
+
+OUT_OF_MEMORY = ("unable to allocate", "attempting to allocate", "out of memory", "insufficient memory")
+"""What MLX's errors say, in lower case, when there is no memory left: the CPU's and the GPU's allocator, and Metal."""
 
 
 @dataclass(frozen=True)
@@ -30,32 +36,41 @@ class Memory:
     """The most in MLX's arrays at once, since the start or ``mx.reset_peak_memory``."""
 
 
-def measure_memory() -> Memory:
-    """The memory of the machine and of this process, now."""
+def measure_memory(proc: Path = PROC) -> Memory:
+    """The memory of the machine and of this process, now.
+
+    Raises: DeviceError, if the system does not tell.
+    """
     import mlx.core as mx
 
-    total_bytes, available_bytes = machine_memory()
-    return Memory(total_bytes, available_bytes, peak_resident_bytes(), mx.get_active_memory(), mx.get_peak_memory())
+    try:
+        total_bytes, available_bytes = machine_memory(proc)
+        peak_bytes = peak_resident_bytes(proc)
+    except (OSError, ValueError, subprocess.CalledProcessError) as error:
+        told_by = "/usr/sbin/sysctl" if sys.platform == "darwin" else proc
+        remedy = f"make {told_by} available to this process; training works without it"
+        raise DeviceError(f"the system does not tell: {error}", where=told_by, remedy=remedy) from error
+    return Memory(total_bytes, available_bytes, peak_bytes, mx.get_active_memory(), mx.get_peak_memory())
 
 
-def machine_memory() -> tuple[int, int]:
+def machine_memory(proc: Path = PROC) -> tuple[int, int]:
     """Total and available bytes."""
     if sys.platform == "darwin":
         command = ["/usr/sbin/sysctl", "-n", "hw.memsize", "kern.memorystatus_level"]
         return read_sysctl(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-    total, available = read_meminfo(Path("/proc/meminfo").read_text())
-    limit, left = container_memory(Path("/proc/self/cgroup").read_text(), CGROUPS)
+    total, available = read_meminfo((proc / "meminfo").read_text())
+    limit, left = container_memory((proc / "self" / "cgroup").read_text(), CGROUPS)
     return min(total, limit or total), available if left is None else min(available, left)
 
 
-def peak_resident_bytes() -> int:
+def peak_resident_bytes(proc: Path = PROC) -> int:
     """The most memory that this process has had at once, in bytes.
 
     On Linux not getrusage's figure: a child process inherits that from its parent.
     """
     if sys.platform == "darwin":
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes here; elsewhere KiB
-    return 1024 * _number("VmHWM", Path("/proc/self/status").read_text())
+    return 1024 * _number("VmHWM", (proc / "self" / "status").read_text())
 
 
 def read_meminfo(text: str) -> tuple[int, int]:
@@ -111,3 +126,9 @@ def _number(name: str, text: str) -> int:
 def readable_bytes(count: int) -> str:
     """Bytes for people, as in ``15.9 GiB`` or ``24 MiB``."""
     return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether MLX could not get the memory that it asked for: it raises no type of its own for that."""
+    told = str(error).lower()
+    return any(words in told for words in OUT_OF_MEMORY)

@@ -11,7 +11,9 @@ from typing import Literal
 
 import mlx.core as mx
 from mlx import nn
-from mlx.utils import tree_flatten, tree_map_with_path
+from mlx.utils import tree_map_with_path
+
+from mlxtune.device.dequantize import dequantize_network
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,6 @@ GPU_BFLOAT16 = Precision("gpu-bfloat16", mx.bfloat16, dequantize=False)
 def apply_precision(network: nn.Module, precision: Precision) -> None:
     """Bring the base weights of ``network`` to ``precision``, in place; before adapters are attached.
 
-    Scales are cast before anything is dequantized: in float16 the product would be rounded twice (error up to 3e-3).
     A family may name weights that a 16-bit format would spoil (``cast_predicate``: a router's correction, a state's
     decay); its own code reads those in float32, and they stay as stored. Dequantized layers are new modules:
     ``freeze()`` and ``eval()`` come after this.
@@ -42,19 +43,11 @@ def apply_precision(network: nn.Module, precision: Precision) -> None:
     def bring(name: str, array: mx.array) -> mx.array:
         return array.astype(precision.dtype) if mx.issubdtype(array.dtype, mx.floating) and is_castable(name) else array
 
-    network.update(tree_map_with_path(bring, network.parameters()))
     if precision.dequantize:
-        from mlx_lm.utils import dequantize_model
-
-        dequantize_model(network)
+        dequantize_network(network)
+    network.update(tree_map_with_path(bring, network.parameters()))
     mx.eval(network.parameters())
 
 
 def _always(name: str) -> bool:  # noqa: ARG001 - the shape of a cast_predicate
     return True
-
-
-def floating_dtypes(network: nn.Module) -> set[mx.Dtype]:
-    """The floating point formats that occur among the parameters of ``network``."""
-    arrays = dict(tree_flatten(network.parameters())).values()
-    return {array.dtype for array in arrays if mx.issubdtype(array.dtype, mx.floating)}

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mlxtune.data.batch import Batch, reading_batches
+from mlxtune.data.batch import READING_TOKENS, Batch, reading_batches
 from mlxtune.data.render import Rendered
-from mlxtune.device.workers import ONE_WORKER, Workers
 from mlxtune.inference.likelihood import Reader, target_losses, target_states
 from mlxtune.progress import Progress, silent
 
@@ -49,9 +48,8 @@ def read_heldout(
     tokenizer: "TokenizerWrapper",
     dataset: Sequence[Rendered],
     *,
-    batch_size: int = 8,
+    max_tokens: int = READING_TOKENS,
     lift: Callable[[Batch], Batch] = lambda batch: batch,
-    workers: Workers = ONE_WORKER,
     progress: Progress = silent,
 ) -> HeldOut:
     """Read every row once, without gradients."""
@@ -59,19 +57,14 @@ def read_heldout(
     loss_sum, hit_count = np.zeros(rows), np.zeros(rows)
     targets = [row.token_ids[1:][row.is_target[1:]] for row in dataset]
 
-    def read(batch: Batch) -> tuple[Batch, np.ndarray, np.ndarray]:
+    done = 0
+    for batch in reading_batches(dataset, share_prefix=reader.shares_prefixes, max_tokens=max_tokens):
         lifted = lift(batch)
         states = target_states(reader, lifted.prefix_ids, lifted.token_ids, batch.target_index)
         losses, hits = target_losses(reader, states, batch.target_id)
-        return batch, np.array(losses, np.float64), np.array(hits, np.float64)
-
-    done = 0
-    for batch, losses, hits in workers.map(
-        read, reading_batches(dataset, batch_size, share_prefix=reader.shares_prefixes)
-    ):
         owner = np.repeat(batch.rows, [len(targets[row]) for row in batch.rows])
-        np.add.at(loss_sum, owner, losses)
-        np.add.at(hit_count, owner, hits)
+        np.add.at(loss_sum, owner, np.array(losses, np.float64))
+        np.add.at(hit_count, owner, np.array(hits, np.float64))
         done += len(batch.rows)
         progress("read held-out rows: rows", done, rows)
     texts = [

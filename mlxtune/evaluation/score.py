@@ -7,7 +7,6 @@ from typing import Any
 
 from mlxtune.data.normalize import Example
 from mlxtune.data.render import Rendered
-from mlxtune.device.workers import ONE_WORKER, Workers
 from mlxtune.evaluation.heldout import read_heldout
 from mlxtune.evaluation.statistics import Interval, bootstrap_rate_interval, bootstrap_ratio_interval
 from mlxtune.evaluation.tasks import Task, run_task
@@ -42,7 +41,6 @@ def score_model(
     tasks: Sequence[Task],
     *,
     seed: int,
-    workers: Workers = ONE_WORKER,
     progress: Progress = silent,
 ) -> Scores:
     """Read all rows for loss, bits per byte and token accuracy, then ask each task.
@@ -54,7 +52,7 @@ def score_model(
     Returns: ``loss``, ``bits_per_byte``, ``token_accuracy``, and ``TASK.METRIC`` for each metric of each task.
     """
     reader = make_reader(model.network)
-    heldout = read_heldout(reader, model.tokenizer, rendered, workers=workers, progress=progress)
+    heldout = read_heldout(reader, model.tokenizer, rendered, progress=progress)
     metrics = {
         "loss": bootstrap_ratio_interval(heldout.loss_sum, heldout.target_count, seed=seed),
         "bits_per_byte": bootstrap_ratio_interval(heldout.loss_sum / math.log(2), heldout.byte_count, seed=seed),
@@ -62,7 +60,7 @@ def score_model(
     }
     samples: list[Mapping[str, Any]] = []
     for task in tasks:
-        result = run_task(model.network, model.tokenizer, examples, task, workers=workers, progress=progress)
+        result = run_task(model.network, model.tokenizer, examples, task, progress=progress)
         for name, values in result.metrics.items():
             metrics[f"{task.name}.{name}"] = bootstrap_rate_interval(values, seed=seed)
         samples += result.samples

@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mlxtune.evaluation.statistics import Interval
+from mlxtune.printable import printable
 
 Verdict = Literal["better", "worse", "not distinguishable"]
 
@@ -86,7 +87,7 @@ def to_rich(rows: Sequence[ComparisonRow], *, title: str | None = None) -> Table
     table.add_column("verdict", min_width=len("distinguishable"))
     for row in rows:
         table.add_row(
-            Text(_printable(row.metric)),
+            Text(printable(row.metric)),
             format_interval(row.metric, row.base),
             format_interval(row.metric, row.tuned),
             Text(row.verdict, style=_VERDICT_STYLES[row.verdict]),
@@ -96,11 +97,11 @@ def to_rich(rows: Sequence[ComparisonRow], *, title: str | None = None) -> Table
 
 def metrics_to_rich(metrics: Mapping[str, Interval], *, title: str) -> Table:
     """The scores of one model for a terminal."""
-    table = Table(title=Text(_printable(title)), box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    table = Table(title=Text(printable(title)), box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     table.add_column("metric", overflow="fold")
     table.add_column("score", justify="right", no_wrap=True)
     for name, interval in metrics.items():
-        table.add_row(Text(_printable(name)), format_interval(name, interval))
+        table.add_row(Text(printable(name)), format_interval(name, interval))
     confidences = sorted({interval.confidence for interval in metrics.values()})
     table.caption = Text(f"In brackets: the {100 * confidences[0]:g} % bootstrap interval.") if confidences else None
     table.caption_justify = "left"
@@ -131,12 +132,5 @@ def caption(rows: Sequence[ComparisonRow]) -> str:
     return " ".join(sentences)
 
 
-def _printable(text: str) -> str:
-    """``text`` on one line: line breaks and control characters, terminal escapes among them, are written out."""
-    return "".join(
-        character if character.isprintable() else character.encode("unicode_escape").decode() for character in text
-    )
-
-
 def _markdown_text(text: str) -> str:
-    return html.escape(re.sub(r"([\\`*|\[\]])", r"\\\1", _printable(text)), quote=False)
+    return html.escape(re.sub(r"([\\`*|\[\]])", r"\\\1", printable(text)), quote=False)

@@ -14,7 +14,6 @@ from mlx import nn
 from mlxtune.data.faults import Fault, refuse
 from mlxtune.data.normalize import Example
 from mlxtune.data.render import Renderer
-from mlxtune.device.workers import ONE_WORKER, Workers
 from mlxtune.errors import DataError
 from mlxtune.evaluation.scorers import SCORERS
 from mlxtune.inference.generate import generate
@@ -30,8 +29,8 @@ class Task:
 
     name: str
     scorer: str
-    max_tokens: int = 128
-    answer_after: str | None = "\nA:"
+    max_tokens: int
+    answer_after: str | None
     fields: tuple[str, ...] | None = None
 
 
@@ -70,7 +69,6 @@ def run_task(
     examples: Sequence[Example],
     task: Task,
     *,
-    workers: Workers = ONE_WORKER,
     progress: Progress = silent,
 ) -> TaskResult:
     """Ask the network for every row's answer and score it.
@@ -81,7 +79,7 @@ def run_task(
     asked = [renderer.prompt(example, task.answer_after) for example in examples]
     score = SCORERS[task.scorer]
     prompts = [prompt for prompt, _ in asked]
-    answers = generate(network, tokenizer, prompts, max_tokens=task.max_tokens, workers=workers, progress=progress)
+    answers = generate(network, tokenizer, prompts, max_tokens=task.max_tokens, progress=progress)
     rows, samples = [], []
     for example, (_, reference), answer in zip(examples, asked, answers, strict=True):
         values = score(answer.text, reference, fields=task.fields, where=example.where)

@@ -4,7 +4,6 @@ What all prompts begin with is read once. An answer depends on its own prompt an
 each row draws from its own key. Rounding still differs in the last bits with the company that a row is batched with.
 """
 
-import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +15,6 @@ from mlx_lm.generate import BatchGenerator
 from mlx_lm.models.cache import make_prompt_cache
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
-from mlxtune.device.workers import ONE_WORKER, Workers
 from mlxtune.errors import DataError
 from mlxtune.inference.shared_prefix import common_prefix_length, layer_windows
 from mlxtune.progress import Progress, silent
@@ -49,7 +47,6 @@ def generate(
     temperature: float = 0.0,
     seed: int = 0,
     batch_size: int = DEFAULT_BATCH_SIZE,
-    workers: Workers = ONE_WORKER,
     progress: Progress = silent,
 ) -> list[Generation]:
     """Continue each prompt, in order, until an end token or ``max_tokens``.
@@ -58,8 +55,7 @@ def generate(
         prompts: token ids.
         temperature: 0 takes the likeliest token.
         seed: with a prompt's number, it decides that prompt's draws.
-        batch_size: prompts that one worker generates together.
-        workers: threads that share the prompts.
+        batch_size: prompts that are worked on together.
         progress: told of prompts done.
 
     Raises: DataError, for a prompt without tokens.
@@ -67,40 +63,9 @@ def generate(
     for number, prompt in enumerate(prompts, 1):
         if len(prompt) == 0:
             raise DataError("the prompt is empty", where=f"prompt {number}", remedy="write something to go on from")
-    done = itertools.count(1)
-    progress("generate: prompts", 0, len(prompts))
-
-    def run(numbers: Sequence[int]) -> list[tuple[int, list[int], str]]:
-        batch = [prompts[i] for i in numbers]
-        samplers = None if temperature == 0 else [_sampler(temperature, seed, i) for i in numbers]
-        tell = lambda: progress("generate: prompts", next(done), len(prompts))  # noqa: E731 - one line
-        return [
-            (number, *found)
-            for number, found in zip(
-                numbers, _generate(network, tokenizer, batch, max_tokens, samplers, batch_size, tell), strict=True
-            )
-        ]
-
+    if not prompts:
+        return []
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))  # like lengths together: less padding
-    shares = [order[i :: workers.count] for i in range(min(workers.count, len(prompts)))]
-    found = sorted(answer for answers in workers.map(run, shares) for answer in answers)
-    return [
-        # Some tokenizers' own clean-up takes the space out of " .", which no answer that is scored can spare.
-        Generation(tokenizer.decode(ids, clean_up_tokenization_spaces=False), tuple(ids), reason, len(prompts[number]))
-        for number, ids, reason in found
-    ]
-
-
-def _generate(
-    network: nn.Module,
-    tokenizer: TokenizerWrapper,
-    prompts: Sequence[Sequence[int]],
-    max_tokens: int,
-    samplers: list[Sampler] | None,
-    batch_size: int,
-    tell: Callable[[], None],
-) -> list[tuple[list[int], str]]:
-    """One thread's share: token ids and finish reason of each prompt."""
     generator = BatchGenerator(
         network,
         max_tokens=max_tokens,
@@ -112,13 +77,15 @@ def _generate(
     length = _shared_length(network, prompts)
     prefix_cache = _read_prefix(network, prompts[0][:length]) if length else None
     uids = generator.insert(
-        [list(prompt[length:]) for prompt in prompts],
+        [list(prompts[i][length:]) for i in order],
         caches=None if prefix_cache is None else [prefix_cache] * len(prompts),  # merging into a batch copies
-        samplers=samplers,
+        samplers=None if temperature == 0 else [_sampler(temperature, seed, i) for i in order],
     )
-    number = {uid: i for i, uid in enumerate(uids)}
+    number = dict(zip(uids, order, strict=True))
     tokens: list[list[int]] = [[] for _ in prompts]
     reasons = [""] * len(prompts)
+    done = 0
+    progress("generate: prompts", done, len(prompts))
     try:
         while responses := generator.next_generated():
             for response in responses:
@@ -127,10 +94,15 @@ def _generate(
                     tokens[i].append(response.token)
                 if response.finish_reason is not None:
                     reasons[i] = response.finish_reason
-                    tell()
+                    done += 1
+                    progress("generate: prompts", done, len(prompts))
     finally:
         generator.close()
-    return list(zip(tokens, reasons, strict=True))
+    return [
+        # Some tokenizers' own clean-up takes the space out of " .", which no answer that is scored can spare.
+        Generation(tokenizer.decode(ids, clean_up_tokenization_spaces=False), tuple(ids), reason, len(prompt))
+        for prompt, ids, reason in zip(prompts, tokens, reasons, strict=True)
+    ]
 
 
 def _shared_length(network: nn.Module, prompts: Sequence[Sequence[int]]) -> int:

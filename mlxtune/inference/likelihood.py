@@ -118,8 +118,14 @@ def _logits(reader: Reader, states: mx.array) -> mx.array:
 
 
 def _cross_entropy(logits: mx.array, ids: mx.array) -> mx.array:
-    """log sum exp(logits) - logits[id]: [T, V] and [T] to [T]."""
-    return mx.logsumexp(logits, axis=-1) - mx.take_along_axis(logits, ids[:, None], axis=-1).squeeze(-1)
+    """log sum exp(logits) - logits[id]: [T, V] and [T] to [T].
+
+    Written out, because the gradient of mx.logsumexp works every exponential out again, and this one's reuses them.
+    """
+    highest = mx.stop_gradient(mx.max(logits, axis=-1, keepdims=True))
+    shifted = logits - highest
+    picked = mx.take_along_axis(shifted, ids[:, None], axis=-1).squeeze(-1)
+    return mx.log(mx.sum(mx.exp(shifted), axis=-1)) - picked
 
 
 def _chunks(reader: Reader, shape: tuple[int, ...]) -> list[tuple[int, int]]:

@@ -14,32 +14,45 @@ UNSEEN = {
     "valid": "validation rows, which chose the checkpoint: the tuned model is flattered",
 }
 
+UNFINISHED = ["- from the last checkpoint: `mlxtune train --resume .`"]
+TRAINED = [
+    "- use it: `mlxtune generate . --prompt TEXT`",
+    "- score it: `mlxtune evaluate .`",
+    "- one folder for other programs: `mlxtune fuse . OUT`",
+    "- `adapter/` opens in mlx-lm (`adapter_path`) and in PEFT as it is",
+]
+
 
 def write_card(run: RunFolder, recipe: Recipe, scores: Mapping[str, Any] | None = None) -> None:
-    """Write the card of a trained run, with the before/after table if it is scored."""
+    """Write the card of a run: how to go on with it until it is trained, the before/after table when it is scored."""
     manifest = run.read_manifest()
-    finished, device, inputs = manifest["finished"], manifest["device"], manifest["inputs"]
+    device, inputs = manifest["device"], manifest["inputs"]
     lines = [
         f"# {recipe.name}: {recipe.model.source}, LoRA rank {recipe.method.rank}",
         "",
         f"Trained on {device['kind']} ({device['precision']}), because {device['reason']}.",
-        f"{finished['steps']} updates in {finished['seconds']:.0f} s; ended by {finished['ended_by']}.",
-        f"{finished['tokens']} tokens, {finished['target_tokens']} of them targets.",
+        *_how_far(manifest.get("finished")),
         f"Base model: `{recipe.model.source}`, sha256 `{inputs['model']['sha256']}`.",
         "",
-        *_result(scores),
+        *(_result(scores) if "finished" in manifest else []),
         "## Go on",
         "",
-        "- use it: `mlxtune generate . --prompt TEXT`",
-        "- score it: `mlxtune evaluate .`",
-        "- one folder for other programs: `mlxtune fuse . OUT`",
-        "- `adapter/` opens in mlx-lm (`adapter_path`) and in PEFT as it is",
+        *(TRAINED if "finished" in manifest else UNFINISHED),
         "- again, with the same data and model: `mlxtune train recipe.resolved.json`",
         "",
         "Versions: " + ", ".join(f"{name} {version}" for name, version in manifest["versions"].items()) + ".",
         "",
     ]
     write_text(run.readme, "\n".join(lines))
+
+
+def _how_far(finished: Mapping[str, Any] | None) -> list[str]:
+    if finished is None:
+        return ["Training has not come to its end yet."]
+    return [
+        f"{finished['steps']} updates in {finished['seconds']:.0f} s; ended by {finished['ended_by']}.",
+        f"{finished['tokens']} tokens, {finished['target_tokens']} of them targets.",
+    ]
 
 
 def _result(scores: Mapping[str, Any] | None) -> list[str]:

@@ -4,13 +4,17 @@ And says the recipe in the plain values that the floors below take: a training p
 """
 
 import hashlib
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mlxtune.adapters.attach import LoraShape
-from mlxtune.data.dataset import Dataset, load_rendered
+from mlxtune.data.dataset import Dataset, render_examples
 from mlxtune.data.normalize import Example, read_examples
+from mlxtune.data.order import BatchOrder, BatchSize, batch_order
+from mlxtune.data.render import Rendered
 from mlxtune.device.choose import Device, open_device
 from mlxtune.errors import RunError
 from mlxtune.evaluation.tasks import Task, check_task
@@ -19,7 +23,7 @@ from mlxtune.models.load import Model, open_model
 from mlxtune.models.source import ModelFolder, find_model
 from mlxtune.progress import Progress, silent
 from mlxtune.recipe.load import load_recipe
-from mlxtune.recipe.schema import Recipe
+from mlxtune.recipe.schema import DataSettings, EvaluationSettings, Recipe
 from mlxtune.runs.folder import RunFolder
 from mlxtune.runs.prompting import Prompting
 from mlxtune.training.plan import Plan
@@ -61,18 +65,18 @@ def open_recipe(recipe: Recipe, *, device: str = "auto", progress: Progress = si
         of which the recipe's tasks cannot be asked: after hours of training it would be late to learn of them.
     """
     chosen = open_device(device)
+    paths = {split: getattr(recipe.data, split) for split in SPLITS if getattr(recipe.data, split) is not None}
+    examples = {split: read_examples(path, recipe.data.format) for split, path in paths.items()}  # before any download
     folder = find_recipe_model(recipe, progress=progress)
     model = open_model(folder.path, chosen.precision)
-    datasets = {}
-    for split in SPLITS:
-        path = getattr(recipe.data, split)
-        if path is not None:
-            datasets[split] = open_split(recipe, model, path, progress=progress)
+    datasets = {
+        split: render_split(recipe.data, examples[split], model, path, progress=progress)
+        for split, path in paths.items()
+    }
     split, path = held_out(recipe)
     if path is not None:
-        examples = examples_of(recipe, path, datasets[split])
-        for task in tasks_of(recipe):
-            check_task(model.tokenizer, examples, task, path=path)
+        for task in tasks_of(recipe.evaluation):
+            check_task(model.tokenizer, datasets[split].examples, task, path=path)
     return Opened(recipe, chosen, folder, model, datasets)
 
 
@@ -111,32 +115,37 @@ def chat_template_hash(tokenizer: Any) -> str | None:
     return hashlib.sha256(str(template).encode()).hexdigest() if template else None
 
 
-def open_split(recipe: Recipe, model: Model, path: Path, *, progress: Progress = silent) -> Dataset:
-    """One data file, rendered as the recipe says."""
-    return load_rendered(
-        path,
+def render_split(
+    settings: DataSettings, examples: Sequence[Example], model: Model, path: Path, *, progress: Progress = silent
+) -> Dataset:
+    """One data file's examples, rendered as the recipe says."""
+    return render_examples(
+        examples,
         model.tokenizer,
-        format=recipe.data.format,
-        train_on=recipe.data.train_on,
-        max_seq_length=recipe.data.max_seq_length,
-        overflow=recipe.data.overflow,
+        path=path,
+        train_on=settings.train_on,
+        max_seq_length=settings.max_seq_length,
+        overflow=settings.overflow,
         progress=progress,
     )
 
 
-def examples_of(recipe: Recipe, path: Path, dataset: Dataset) -> list[Example]:
-    """The rows of a data file that are in ``dataset``, as turns, in its order."""
-    kept = {row.where for row in dataset.rows}
-    return [example for example in read_examples(path, recipe.data.format) if example.where in kept]
+def make_order(recipe: Recipe, rows: Sequence[Rendered], *, share_prefix: bool) -> BatchOrder:
+    """How the training rows are gone through."""
+    size = BatchSize(rows=recipe.training.batch_size, tokens=recipe.training.batch_tokens)
+    return batch_order(rows, size, seed=recipe.seed, share_prefix=share_prefix)
 
 
-def make_plan(recipe: Recipe, *, rows: int, validates: bool) -> Plan:
+def make_plan(recipe: Recipe, order: BatchOrder, *, validates: bool) -> Plan:
     """What the training loop needs of a recipe."""
     training = recipe.training
+    limits = [] if training.max_steps is None else [training.max_steps]
+    if training.epochs is not None:
+        batches = [order.count_batches(epoch) for epoch in range(training.epochs)]
+        limits.append(sum(math.ceil(count / training.gradient_accumulation_steps) for count in batches))
     return Plan(
         seed=recipe.seed,
-        rows=rows,
-        batch_size=training.batch_size,
+        total_steps=min(limits, default=None),
         gradient_accumulation_steps=training.gradient_accumulation_steps,
         epochs=training.epochs,
         max_steps=training.max_steps,
@@ -164,8 +173,8 @@ def lora_shape(recipe: Recipe) -> LoraShape:
     )
 
 
-def tasks_of(recipe: Recipe) -> list[Task]:
-    """The recipe's tasks."""
+def tasks_of(evaluation: EvaluationSettings) -> list[Task]:
+    """A recipe's tasks."""
     return [
         Task(
             name=task.name,
@@ -174,5 +183,5 @@ def tasks_of(recipe: Recipe) -> list[Task]:
             answer_after=task.answer_after,
             fields=getattr(task, "fields", None),  # json_fields alone has them
         )
-        for task in recipe.evaluation.tasks
+        for task in evaluation.tasks
     ]

@@ -4,6 +4,7 @@ This is what ``mlxtune train`` calls. All that can be wrong with a recipe, a mod
 made, so that a mistake leaves nothing behind.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -13,13 +14,14 @@ import mlx.core as mx
 
 from mlxtune.adapters.attach import adapter_parameters, attach_lora, load_adapter_parameters
 from mlxtune.adapters.format import save_adapter
-from mlxtune.device.workers import start_workers
+from mlxtune.data.batch import Batch, make_batch
+from mlxtune.data.order import BatchOrder
 from mlxtune.errors import AdapterError, ModelError, RunError, UsageError
 from mlxtune.evaluation.heldout import read_heldout
 from mlxtune.files import new_folder, sha256_of, write_text
 from mlxtune.inference.likelihood import Reader, make_reader
 from mlxtune.iteration.card import write_card
-from mlxtune.iteration.opening import Opened, lora_shape, make_plan, open_recipe
+from mlxtune.iteration.opening import Opened, lora_shape, make_order, make_plan, open_recipe
 from mlxtune.iteration.score import score_run
 from mlxtune.models.safetensors import validate_safetensors
 from mlxtune.progress import Progress, silent
@@ -27,15 +29,26 @@ from mlxtune.recipe.load import LoadedRecipe, load_recipe
 from mlxtune.runs.folder import RunFolder, create_run, lock, open_run, refuse_taken
 from mlxtune.runs.log import Log, attempt_log, in_short
 from mlxtune.runs.manifest import make_manifest, refuse_changes, versions
-from mlxtune.runs.metrics import append_metrics, cut_metrics, read_metrics
+from mlxtune.runs.metrics import append_metrics, cut_metrics, metrics_bytes, read_metrics
 from mlxtune.runs.prompting import FILE
-from mlxtune.training.checkpoint import ADAPTER, load_checkpoint, newest_checkpoint, read_tensors, save_checkpoint
+from mlxtune.training.checkpoint import (
+    ADAPTER,
+    load_checkpoint,
+    newest_checkpoint,
+    read_run,
+    read_tensors,
+    save_checkpoint,
+)
 from mlxtune.training.frozen_prefix import read_frozen_prefix
-from mlxtune.training.loop import train
+from mlxtune.training.loop import Training, train
 from mlxtune.training.objectives.sft import sft_loss_sum
 from mlxtune.training.optimizer import make_optimizer
 from mlxtune.training.plan import EndedBy, Plan
 from mlxtune.training.state import TrainingState
+from mlxtune.training.step import make_step
+
+METRICS_BYTES = "metrics_bytes"
+"""In a checkpoint: how long metrics.jsonl was."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +58,7 @@ class Ready:
     opened: Opened
     state: TrainingState
     reader: Reader
+    order: BatchOrder
     plan: Plan
 
     @property
@@ -59,6 +73,8 @@ class Watch:
     progress: Progress = silent
     started: Callable[[RunFolder, Ready], None] = lambda *_: None
     """Called when the first step is next."""
+    warned: Callable[[str], None] = lambda _line: None
+    """Told what a user should know though the run goes on."""
     measured: Callable[[dict[str, Any]], None] = lambda _line: None
     """Given each line of metrics.jsonl."""
     trained: Callable[[], None] = lambda: None
@@ -175,16 +191,16 @@ def make_ready(opened: Opened) -> Ready:
     attach_lora(network, lora_shape(recipe), seed=recipe.seed)
     optimizer = make_optimizer(recipe.training.optimizer, weight_decay=recipe.training.weight_decay)
     optimizer.init(network.trainable_parameters())
-    plan = make_plan(recipe, rows=len(opened.datasets["train"].rows), validates="valid" in opened.datasets)
-    return Ready(opened, TrainingState(network, optimizer), make_reader(network), plan)
+    reader = make_reader(network)
+    order = make_order(recipe, opened.datasets["train"].rows, share_prefix=reader.shares_prefixes)
+    plan = make_plan(recipe, order, validates="valid" in opened.datasets)
+    return Ready(opened, TrainingState(network, optimizer), reader, order, plan)
 
 
 def _train_and_score(run: RunFolder, ready: Ready, *, score: bool, watch: Watch) -> RunResult:
     with attempt_log(run.logs) as log:
-        checkpoint = newest_checkpoint(run.checkpoints)
-        if checkpoint is not None:
-            load_checkpoint(ready.state, checkpoint)
-        cut_metrics(run.metrics, ready.state.step)
+        _load_newest(run, ready, watch, log)
+        write_card(run, ready.opened.recipe)
         _log_start(log, ready)
         watch.started(run, ready)
         ended_by = _train(run, ready, watch, log)
@@ -211,6 +227,25 @@ def _train_and_score(run: RunFolder, ready: Ready, *, score: bool, watch: Watch)
         return replace(result, scores=scores)
 
 
+def _load_newest(run: RunFolder, ready: Ready, watch: Watch, log: Log) -> None:
+    """Bring the state and metrics.jsonl to the newest whole checkpoint, or to step 0."""
+
+    def damaged(path: Path) -> None:
+        log(f"{path.name} is damaged; going on from the one before it")
+        watch.warned(f"{path} is damaged; going on from the checkpoint before it")
+
+    checkpoint = newest_checkpoint(run.checkpoints, damaged=damaged)
+    kept: dict[str, Any] = {METRICS_BYTES: 0}
+    if checkpoint is not None:
+        load_checkpoint(ready.state, checkpoint)
+        kept = read_run(checkpoint)
+        then, now = run.read_manifest()["device"]["reason"], ready.opened.device.reason
+        if then != now:
+            log(f"began with: {then}; goes on with: {now}")
+            watch.warned(f"this run began with {then}, and goes on with {now}: last bits may differ")
+    cut_metrics(run.metrics, kept[METRICS_BYTES])
+
+
 def _train(run: RunFolder, ready: Ready, watch: Watch, log: Log) -> EndedBy:
     """The loop, with what it says of each step and where it saves."""
     opened, state, reader = ready.opened, ready.state, ready.reader
@@ -222,32 +257,44 @@ def _train(run: RunFolder, ready: Ready, watch: Watch, log: Log) -> EndedBy:
         watch.measured(line)
 
     def save() -> None:
-        path = save_checkpoint(state, run.checkpoints, keep=opened.recipe.checkpoint.keep)
+        inputs = opened.inputs()
+        kept = {name: inputs[name] for name in ("chat_template", "train_on")}
+        kept[METRICS_BYTES] = metrics_bytes(run.metrics)
+        path = save_checkpoint(state, run.checkpoints, keep=opened.recipe.checkpoint.keep, run=kept)
         log(f"saved {path.name}")
 
     def validate() -> float:
         tokenizer, above, lift = opened.model.tokenizer, frozen["valid"].reader, frozen["valid"].lift
-        return read_heldout(above, tokenizer, rows["valid"], lift=lift, workers=workers).loss
+        return read_heldout(above, tokenizer, rows["valid"], lift=lift).loss
 
     mx.reset_peak_memory()
-    with start_workers(opened.device.workers) as workers:
-        frozen = {
-            split: read_frozen_prefix(reader, rows[split], workers=workers, progress=watch.progress)
-            for split in rows
-            if split != "test"
-        }
-        return train(
-            state,
-            ready.plan,
-            rows["train"],
-            lambda batch: sft_loss_sum(frozen["train"].reader, frozen["train"].lift(batch)),
-            share_prefix=reader.shares_prefixes,
-            workers=workers,
-            record=record,
-            validate=validate,
-            save=save,
-            should_stop=watch.should_stop,
-        )
+    frozen = {
+        split: read_frozen_prefix(reader, rows[split], progress=watch.progress) for split in rows if split != "test"
+    }
+    above, lift = frozen["train"].reader, frozen["train"].lift
+
+    @functools.lru_cache(maxsize=2)  # a batch is made ahead of time, and taken when it is next
+    def batch_of(numbers: tuple[int, ...]) -> Batch:
+        return lift(make_batch(rows["train"], numbers, share_prefix=reader.shares_prefixes))
+
+    step = make_step(
+        state.network,
+        state.optimizer,
+        lambda batch: sft_loss_sum(above, batch),
+        max_grad_norm=ready.plan.max_grad_norm,
+    )
+    training = Training(
+        plan=ready.plan,
+        order=ready.order,
+        step=step,
+        make_batch=batch_of,
+        places=[row.where for row in rows["train"]],
+        record=record,
+        validate=validate,
+        save=save,
+        should_stop=watch.should_stop,
+    )
+    return train(state, training)
 
 
 def _let_go(ready: Ready) -> None:

@@ -8,29 +8,48 @@ base's again.
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from mlxtune.adapters.open import attach_adapter
 from mlxtune.cache import cache_folder
+from mlxtune.data.normalize import read_examples
 from mlxtune.device.choose import Device, open_device
-from mlxtune.device.workers import start_workers
 from mlxtune.errors import DataError, UsageError
 from mlxtune.evaluation.score import Scores, score_model
 from mlxtune.evaluation.statistics import CONFIDENCE, Interval
 from mlxtune.files import sha256_of, write_json, write_text
 from mlxtune.iteration.card import write_card
-from mlxtune.iteration.opening import examples_of, find_base, held_out, open_split, tasks_of
-from mlxtune.models.load import Model, open_model
+from mlxtune.iteration.opening import find_base, held_out, render_split, tasks_of
+from mlxtune.models.load import Model, open_model, read_config
 from mlxtune.models.source import ModelFolder, find_model
 from mlxtune.progress import Progress, silent
 from mlxtune.recipe.load import LoadedRecipe, load_recipe
-from mlxtune.recipe.schema import DataSettings, ModelSettings, Recipe
+from mlxtune.recipe.schema import DataSettings, EvaluationSettings, Recipe
 from mlxtune.runs.folder import RunFolder, is_run_folder, lock, open_run
 from mlxtune.runs.manifest import versions
 
 BOOTSTRAP_SEED = 0
+SHORTEST_CONTEXT = 512
+"""Tokens that a row may have for a model whose config names no limit."""
+
+
+@dataclass(frozen=True)
+class HeldOutRows:
+    """What a model is scored on: a file, how its rows are read, and what is asked of them."""
+
+    path: Path
+    data: DataSettings
+    evaluation: EvaluationSettings
+
+    def basis(self) -> dict[str, Any]:
+        """All of it that scores depend on."""
+        return {
+            "data_sha256": sha256_of(self.path),
+            "data": self.data.model_dump(mode="json", exclude={"train", "valid", "test"}),
+            "tasks": [task.model_dump(mode="json") for task in self.evaluation.tasks],
+        }
 
 
 def evaluate(
@@ -49,7 +68,7 @@ def evaluate(
 
     Args:
         recipe: for a model: the recipe whose held-out split and tasks it is scored on.
-        data: for a model, instead: a JSONL file, for which a recipe's defaults hold.
+        data: for a model, instead: a JSONL file, read with a recipe's defaults, and rows as long as the model takes.
         force: score again, though what was scored before is current.
 
     Returns: for a run what scores.json holds: ``base`` and ``tuned``, each metric with its interval; for a model
@@ -66,14 +85,24 @@ def evaluate(
         with lock(run):
             return score_run(run, device=open_device(device), force=force, progress=progress)
     source = str(run_or_model)
-    settings, rows = _rows_for_model(source, recipe, data)
+    if (recipe is None) == (data is None):
+        raise UsageError(
+            "one of a recipe and a data file has to say what a model is scored on",
+            where=source,
+            remedy="give --recipe RECIPE or --data FILE",
+        )
+    rows = None if recipe is None else _rows_of_recipe(recipe)
+    path = _present(Path(data)) if data is not None else None
     chosen = open_device(device)
-    found = _scores_as_it_is(
-        settings, find_model(source, progress=progress), rows, chosen, force=force, progress=progress
-    )
+    folder = find_model(source, progress=progress)
+    if rows is None:
+        assert path is not None
+        longest = read_config(folder.path).get("max_position_embeddings", SHORTEST_CONTEXT)
+        rows = HeldOutRows(path, DataSettings(train=path, max_seq_length=longest), EvaluationSettings())
+    found = _scores_as_it_is(rows, folder, chosen, force=force, progress=progress)
     return {
         "model": source,
-        "data": str(rows),
+        "data": str(rows.path),
         "rows": found.metrics["loss"].count,
         "confidence": CONFIDENCE,
         "metrics": _plain(found.metrics),
@@ -81,21 +110,10 @@ def evaluate(
     }
 
 
-def _rows_for_model(
-    source: str, recipe: LoadedRecipe | str | Path | None, data: str | Path | None
-) -> tuple[Recipe, Path]:
-    """The settings under which a model is scored, and the rows."""
-    if (recipe is None) == (data is None):
-        raise UsageError(
-            "one of a recipe and a data file has to say what a model is scored on",
-            where=source,
-            remedy="give --recipe RECIPE or --data FILE",
-        )
-    if data is not None:
-        path = _present(Path(data))
-        return Recipe(name="evaluate", model=ModelSettings(source=source), data=DataSettings(train=path)), path
-    loaded = recipe if isinstance(recipe, LoadedRecipe) else load_recipe(recipe or "")
-    return loaded.recipe, _held_out_path(loaded.recipe, loaded.path)[1]
+def _rows_of_recipe(recipe: LoadedRecipe | str | Path) -> HeldOutRows:
+    loaded = recipe if isinstance(recipe, LoadedRecipe) else load_recipe(recipe)
+    path = _held_out_path(loaded.recipe, loaded.path)[1]
+    return HeldOutRows(path, loaded.recipe.data, loaded.recipe.evaluation)
 
 
 def score_run(
@@ -115,20 +133,21 @@ def score_run(
     """
     recipe = load_recipe(run.resolved).recipe
     split, path = _held_out_path(recipe, run.resolved)
+    rows = HeldOutRows(path, recipe.data, recipe.evaluation)
     adapter = run.finished_adapter()
     folder = base or find_base(run, progress=progress)
     basis = {
         "split": split,
         "adapter_sha256": sha256_of(adapter / "adapters.safetensors"),
-        **_basis(recipe, folder, path, device),
+        **_basis(rows, folder, device),
     }
     current = run.read_scores()
     if current is not None and current["basis"] == basis and not force:
         return current
-    before = _scores_as_it_is(recipe, folder, path, device, force=force, progress=_named("base", progress))
+    before = _scores_as_it_is(rows, folder, device, force=force, progress=_named("base", progress))
     model = open_model(folder.path, device.precision)
     attach_adapter(model.network, adapter)
-    tuned = _score(recipe, model, path, device, progress=_named("tuned", progress))
+    tuned = _score(rows, model, progress=_named("tuned", progress))
     content = {
         "split": split,
         "rows": before.metrics["loss"].count,
@@ -178,13 +197,11 @@ def _side_by_side(base: Sequence[Mapping[str, Any]], tuned: Sequence[Mapping[str
     ]
 
 
-def _basis(recipe: Recipe, folder: ModelFolder, data: Path, device: Device) -> dict[str, Any]:
+def _basis(rows: HeldOutRows, folder: ModelFolder, device: Device) -> dict[str, Any]:
     """All that a model's scores depend on."""
     return {
         "model_sha256": folder.sha256,
-        "data_sha256": sha256_of(data),
-        "data": recipe.data.model_dump(mode="json", exclude={"train", "valid", "test"}),
-        "tasks": [task.model_dump(mode="json") for task in recipe.evaluation.tasks],
+        **rows.basis(),
         "precision": device.precision.name,
         "mlxtune": versions()["mlxtune"],
         "mlx": versions()["mlx"],
@@ -192,28 +209,25 @@ def _basis(recipe: Recipe, folder: ModelFolder, data: Path, device: Device) -> d
 
 
 def _scores_as_it_is(
-    recipe: Recipe, folder: ModelFolder, data: Path, device: Device, *, force: bool, progress: Progress
+    rows: HeldOutRows, folder: ModelFolder, device: Device, *, force: bool, progress: Progress
 ) -> Scores:
     """The scores of a model without adapter: those kept in the cache, or new ones."""
-    basis = json.dumps(_basis(recipe, folder, data, device), sort_keys=True)
+    basis = json.dumps(_basis(rows, folder, device), sort_keys=True)
     kept = cache_folder("scores") / f"{hashlib.sha256(basis.encode()).hexdigest()[:32]}.json"
     if kept.exists() and not force:
         try:
             return Scores.from_json(json.loads(kept.read_text(encoding="utf-8")))
         except (ValueError, KeyError, TypeError):
             pass  # damaged; a cache's entry can be made anew
-    scores = _score(recipe, open_model(folder.path, device.precision), data, device, progress=progress)
+    scores = _score(rows, open_model(folder.path, device.precision), progress=progress)
     write_json(kept, scores.to_json())
     return scores
 
 
-def _score(recipe: Recipe, model: Model, data: Path, device: Device, *, progress: Progress) -> Scores:
-    dataset = open_split(recipe, model, data, progress=progress)
-    examples, tasks = examples_of(recipe, data, dataset), tasks_of(recipe)
-    with start_workers(device.workers) as workers:
-        return score_model(
-            model, dataset.rows, examples, tasks, seed=BOOTSTRAP_SEED, workers=workers, progress=progress
-        )
+def _score(rows: HeldOutRows, model: Model, *, progress: Progress) -> Scores:
+    dataset = render_split(rows.data, read_examples(rows.path, rows.data.format), model, rows.path, progress=progress)
+    tasks = tasks_of(rows.evaluation)
+    return score_model(model, dataset.rows, dataset.examples, tasks, seed=BOOTSTRAP_SEED, progress=progress)
 
 
 def _plain(metrics: Mapping[str, Interval]) -> dict[str, Any]:

@@ -23,7 +23,6 @@ class Anatomy:
     backbone: Callable[..., mx.array]
     """Token ids [B, L], and ``cache=``, to hidden states [B, L, D], the last norm included."""
     blocks: list[nn.Module]
-    blocks_path: str
     head: Any
     """A linear layer, or where ``tied`` the embedding, either of them maybe quantized."""
     tied: bool
@@ -45,7 +44,6 @@ def anatomy_of(network: nn.Module) -> Anatomy | None:
     return Anatomy(
         backbone=backbone,
         blocks=backbone.layers,
-        blocks_path="model.layers",
         head=backbone.embed_tokens if tied else parts.lm_head,
         tied=tied,
         logit_scale=None if scaling is None else 1.0 / scaling,

@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from mlxtune.device.choose import open_device
 from mlxtune.errors import UsageError
 from mlxtune.files import new_folder
 from mlxtune.models import catalogue
@@ -15,8 +16,7 @@ from mlxtune.models.rewrite import rewrite_folder
 from mlxtune.models.source import check_quantization, locate
 from mlxtune.models.write import DTYPES
 from mlxtune.progress import Progress, silent
-
-DEFAULT_GROUP_SIZE = 32  # that of the GGUF formats, whose blocks then stay as they are
+from mlxtune.recipe.choices import GROUP_SIZE
 
 
 def convert(
@@ -26,30 +26,33 @@ def convert(
     bits: int | None = None,
     group_size: int | None = None,
     dtype: str | None = None,
+    device: str = "auto",
     force: bool = False,
     progress: Progress = silent,
 ) -> dict[str, Any]:
     """Write the model that ``source`` means to the folder ``out``, which mlx_lm.load opens.
 
     Args:
-        bits: 2, 3, 4, 5, 6 or 8; layers that are stored so already are passed through to the last bit.
-        group_size: 32 (the default), 64 or 128; only with ``bits``.
+        bits: one of `recipe.choices.BITS`; layers that are stored so already are passed through to the last bit.
+        group_size: one of `recipe.choices.GROUP_SIZES`, else its ``GROUP_SIZE``; only with ``bits``.
         dtype: float16, bfloat16 or float32, for every float; without ``bits`` quantized layers are expanded.
+        device: where to compute: ``auto``, ``cpu`` or ``gpu``; it stays the process's.
         force: replace ``out`` if it is there.
 
     Returns: what was written: ``source``, ``out``, ``model_type``, ``parameters``, ``bytes``, ``quantization`` and
         ``kept_layers``, the number of quantized layers that were passed through.
-    Raises: UsageError, OutputExistsError, ModelError or NetworkError; ``out`` is then as it was before.
+    Raises: UsageError, OutputExistsError, DeviceError, ModelError or NetworkError; ``out`` is then as it was before.
     """
     if group_size is not None and bits is None:
         raise UsageError("a group size alone quantizes nothing", where="--group-size", remedy="add --bits")
     if dtype is not None and dtype not in DTYPES:
         raise UsageError(f"there is no dtype {dtype}", where="--dtype", remedy=f"choose from {', '.join(DTYPES)}")
-    quantize = None if bits is None else (bits, group_size or DEFAULT_GROUP_SIZE)
+    quantize = None if bits is None else (bits, group_size or GROUP_SIZE)
     if quantize is not None:
         check_quantization(*quantize)
     out = Path(out)
     found = locate(source)
+    open_device(device)
     with new_folder(out, force=force) as part:
         path = found.path if found.entry is None else catalogue.get(found.entry, progress)
         if found.kind == "folder":

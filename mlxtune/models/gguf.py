@@ -17,7 +17,8 @@ import numpy as np
 from gguf.constants import GGMLQuantizationType
 
 from mlxtune.errors import ModelError
-from mlxtune.models.gguf_header import DAMAGED, GgufHeader, read_header
+from mlxtune.models import DAMAGED
+from mlxtune.models.gguf_header import GgufHeader, read_header
 from mlxtune.models.gguf_tokenizer import write_gguf_tokenizer
 from mlxtune.models.write import quantization_config, write_config, write_weights
 from mlxtune.progress import Progress, silent

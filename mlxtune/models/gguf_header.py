@@ -17,12 +17,12 @@ from typing import Any, NoReturn
 from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFValueType
 
 from mlxtune.errors import ModelError
+from mlxtune.models import DAMAGED
 
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)
 DEFAULT_ALIGNMENT = 32
 DIMENSIONS_LIMIT = 4
-DAMAGED = "the file is damaged or was not downloaded whole: get it again"
 
 _UINT32 = struct.Struct("<I")
 _UINT64 = struct.Struct("<Q")

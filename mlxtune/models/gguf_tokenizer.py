@@ -11,7 +11,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 
 from mlxtune.errors import ModelError
 from mlxtune.files import write_json
-from mlxtune.models.gguf_header import DAMAGED
+from mlxtune.models import DAMAGED
 
 CONTROL, USER_DEFINED = 3, 4  # llama.cpp's token types: never part of a text, and always a token of its own
 PRE_TOKENIZERS = ("smollm", "gpt-2")

@@ -41,7 +41,7 @@ def open_model(folder: Path, precision: Precision) -> Model:
     Raises: ModelError, if the folder is not whole, or mlx_lm has no class for its architecture.
     """
     network, config = load_network(folder)
-    tokenizer = open_tokenizer(folder, config)
+    tokenizer = open_tokenizer(folder)
     apply_precision(network, precision)
     network.freeze()
     network.eval()

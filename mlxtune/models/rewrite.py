@@ -4,7 +4,7 @@ What is already stored as asked is passed through to the last bit, because quant
 grid. Knows networks as mlx_lm builds them; the values are computed one shard at a time, while they are written.
 """
 
-from collections.abc import Container, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +12,11 @@ import mlx.core as mx
 from mlx import nn
 from mlx.utils import tree_flatten, tree_map_with_path, tree_unflatten
 
+from mlxtune.device.dequantize import dequantize_network, is_quantized
 from mlxtune.errors import ModelError
 from mlxtune.models.load import load_network
 from mlxtune.models.write import DTYPES, copy_companions, quantization_config, write_config, write_weights
 from mlxtune.progress import Progress, silent
-
-BITS = (2, 3, 4, 5, 6, 8)
-GROUP_SIZES = (32, 64, 128)
 
 
 def rewrite_folder(
@@ -43,14 +41,14 @@ def rewrite_folder(
     from mlx_lm.utils import get_total_parameters
 
     network, config = load_network(source)
-    kept = [path for path, module in network.named_modules() if _is_quantized(module)]
+    kept = [path for path, module in network.named_modules() if is_quantized(module)]
     if quantize is not None:
         kept = _quantize(network, *quantize, where=source)
-        layers = {path: _setting(module) for path, module in network.named_modules() if _is_quantized(module)}
+        layers = {path: _setting(module) for path, module in network.named_modules() if is_quantized(module)}
         config["quantization"] = quantization_config(layers)
     elif dtype is not None:
         kept = []
-        _dequantize(network)
+        dequantize_network(network)
         config.pop("quantization", None)
         config.pop("quantization_config", None)
     if dtype is not None:
@@ -76,16 +74,12 @@ def is_stored_as(folder: Path, bits: int, group_size: int) -> bool:
     return all(_has(module, wanted[path]) for path, module in network.named_modules() if path in wanted)
 
 
-def _is_quantized(module: nn.Module) -> bool:
-    return "scales" in module and hasattr(module, "bits")
-
-
 def _setting(module: nn.Module) -> dict[str, Any]:
     return {"group_size": module.group_size, "bits": module.bits, "mode": module.mode}
 
 
 def _has(module: nn.Module, setting: dict[str, Any]) -> bool:
-    return _is_quantized(module) and _setting(module) == setting
+    return is_quantized(module) and _setting(module) == setting
 
 
 def _wanted(network: nn.Module, bits: int, group_size: int) -> dict[str, dict[str, Any]]:
@@ -96,7 +90,7 @@ def _wanted(network: nn.Module, bits: int, group_size: int) -> dict[str, dict[st
     predicate = getattr(network, "quant_predicate", None)
     wanted = {}
     for path, module in network.named_modules():
-        if _is_quantized(module) or hasattr(module, "to_quantized"):
+        if is_quantized(module) or hasattr(module, "to_quantized"):
             verdict = True if predicate is None else predicate(path, module)
             if verdict:
                 own = verdict if isinstance(verdict, dict) else {}
@@ -110,23 +104,30 @@ def _quantize(network: nn.Module, bits: int, group_size: int, *, where: Path) ->
     Returns: the paths of the layers that had their setting already, and are untouched.
     """
     wanted = _wanted(network, bits, group_size)
-    before = {path: module for path, module in network.named_modules() if path in wanted or _is_quantized(module)}
+    before = {path: module for path, module in network.named_modules() if path in wanted or is_quantized(module)}
     kept = {path: module for path, module in before.items() if path in wanted and _has(module, wanted[path])}
-    dtypes = {path: module["scales" if _is_quantized(module) else "weight"].dtype for path, module in before.items()}
-    _dequantize(network, kept)
+    dtypes = {path: _dtype_of_floats(module) for path, module in before.items()}
+    dequantize_network(network, kept)
     for path, module in network.named_modules():
-        if path in wanted and (width := module.weight.shape[-1]) % (size := wanted[path]["group_size"]):
+        if path not in wanted or path in kept:
+            continue
+        if (width := module.weight.shape[-1]) % (size := wanted[path]["group_size"]):
             raise ModelError(
                 f"layer {path} is {width} wide, which is no multiple of the group size {size}",
                 where=where,
                 remedy="choose a smaller group size",
             )
     nn.quantize(network, class_predicate=lambda path, _: wanted.get(path, False) if path not in kept else False)
-    network.update_modules(tree_unflatten(list(kept.items())))
     for path, module in network.named_modules():
         if path in dtypes and path not in kept:
             module.set_dtype(dtypes[path])
     return list(kept)
+
+
+def _dtype_of_floats(module: nn.Module) -> mx.Dtype:
+    """The type of a layer's floats; where a quantized one has bytes for scales, that of MLX's own expansion."""
+    dtype = module["scales" if is_quantized(module) else "weight"].dtype
+    return dtype if mx.issubdtype(dtype, mx.floating) else mx.bfloat16
 
 
 def _cast(network: nn.Module, dtype: mx.Dtype) -> None:
@@ -153,16 +154,3 @@ def _finite(weights: dict[str, mx.array], where: Path) -> Iterator[tuple[str, mx
                 f"{name} has values beyond the range of float16", where=where, remedy="choose --dtype bfloat16"
             )
         yield name, array
-
-
-def _dequantize(network: nn.Module, kept: Container[str] = ()) -> None:
-    """Expand every quantized layer, in float32: in float16 the product would be rounded twice (error up to 3e-3).
-
-    The modules of ``kept`` are replaced too, but not themselves changed, so that they can be put back.
-    """
-    from mlx_lm.utils import dequantize_model
-
-    for path, module in network.named_modules():
-        if _is_quantized(module) and path not in kept:
-            module.set_dtype(mx.float32)
-    dequantize_model(network)

@@ -5,7 +5,6 @@ place or crashes; here everything that a header says is held against the length 
 header twice, a few milliseconds.
 """
 
-import json
 import math
 import re
 import struct
@@ -14,6 +13,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from mlxtune.errors import ModelError
+from mlxtune.json_text import parse_json
+from mlxtune.models import DAMAGED
 
 BYTES_PER_VALUE = {
     "BOOL": 1,
@@ -39,7 +40,6 @@ DIMENSIONS_LIMIT = 8
 DIMENSION_LIMIT = 2**31 - 1  # MLX counts in int32
 INDEX = "model.safetensors.index.json"
 WEIGHTS = "model*.safetensors"  # what mlx_lm loads
-DAMAGED = "the file is damaged or was not downloaded whole: get it again"
 
 
 @dataclass(frozen=True)
@@ -134,16 +134,10 @@ def _read(content: bytes, count: int, path: Path) -> bytes:
 
 
 def _parse(content: bytes, path: Path) -> dict[str, Any]:
-    def without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        once = dict(pairs)
-        if len(once) != len(pairs):
-            _refuse(path, "the header names a tensor, or a key of one, twice")
-        return once
-
     try:
-        header = json.loads(content, object_pairs_hook=without_doubles)
-    except (ValueError, RecursionError) as error:
-        raise ModelError("the header is not JSON", where=path, remedy=DAMAGED) from error
+        header = parse_json(content)
+    except ValueError as error:
+        raise ModelError(f"the header cannot be read: {error}", where=path, remedy=DAMAGED) from error
     if not isinstance(header, dict):
         _refuse(path, "the header is not a JSON object")
     return header
@@ -178,10 +172,10 @@ def _bytes(dtype: str, shape: list[int]) -> int:
 def _read_index(path: Path) -> dict[str, str]:
     """Tensor name to shard, from the index file."""
     try:
-        index = json.loads(path.read_text(encoding="utf-8"))
+        index = parse_json(path.read_bytes())
         weight_map = index["weight_map"]
         shards = dict(weight_map)
-    except (ValueError, RecursionError, KeyError, TypeError, OSError) as error:
+    except (ValueError, KeyError, TypeError, OSError) as error:
         raise ModelError("the index of the weights has no readable weight_map", where=path, remedy=DAMAGED) from error
     for name, shard in shards.items():
         if not isinstance(shard, str) or Path(shard).name != shard or not Path(shard).match(WEIGHTS):

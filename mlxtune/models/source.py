@@ -19,10 +19,11 @@ from mlxtune.models import catalogue
 from mlxtune.models.gguf import write_gguf_folder
 from mlxtune.models.load import check_config, read_config
 from mlxtune.models.once import alone
-from mlxtune.models.rewrite import BITS, GROUP_SIZES, is_stored_as, rewrite_folder
+from mlxtune.models.rewrite import is_stored_as, rewrite_folder
 from mlxtune.models.safetensors import WEIGHTS
 from mlxtune.models.write import COMPANIONS
 from mlxtune.progress import Progress, silent
+from mlxtune.recipe.choices import BITS, GROUP_SIZES, in_words
 
 CONVERSION = "1"
 """The version of what the conversions write; a change to that makes new cache entries."""
@@ -108,7 +109,7 @@ def check_quantization(bits: int, group_size: int) -> None:
     if bits not in BITS or group_size not in GROUP_SIZES:
         raise UsageError(
             f"{bits} bits in groups of {group_size} is no quantization of MLX's",
-            remedy=f"choose bits from {_listed(BITS)} and a group size from {_listed(GROUP_SIZES)}",
+            remedy=f"choose {in_words(BITS)} bits and a group size of {in_words(GROUP_SIZES)}",
         )
 
 
@@ -163,7 +164,3 @@ def _key(sha256: str, how: str) -> str:
 def _label(source: str) -> str:
     """What a person recognises the model by, in a file name."""
     return re.sub(r"[^\w.-]", "-", Path(source).name.removesuffix(".gguf"))[:60] or "model"
-
-
-def _listed(values: tuple[int, ...]) -> str:
-    return ", ".join(str(value) for value in values)

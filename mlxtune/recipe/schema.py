@@ -9,17 +9,19 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, WithJsonSchema, model_validator
 from pydantic_core import PydanticCustomError
 
+from mlxtune.recipe.choices import GROUP_SIZE, Bits, Form, GroupSize, OptimizerName, Overflow, TrainOn
 from mlxtune.recipe.settings import FilePath, Names, Settings, empty_for_now, expected, later, later_types
 
 DEFAULT_EPOCHS = 3
+BATCH_SIZE = 8
 
 
 class QuantizeSettings(Settings):
     """How the base model's weights are stored."""
 
-    bits: Literal[2, 3, 4, 5, 6, 8] = 4
+    bits: Bits = 4
     """Bits a weight."""
-    group_size: Literal[32, 64, 128] = 32
+    group_size: GroupSize = GROUP_SIZE
     """How many weights share a scale and a bias."""
 
 
@@ -76,24 +78,27 @@ class DataSettings(Settings):
     """JSON Lines to choose by: the best checkpoint, early stopping."""
     test: FilePath | None = None
     """JSON Lines that are scored at the end, and never used for a choice."""
-    format: Literal["auto", "chat", "prompt_completion", "text"] = "auto"
+    format: Literal["auto", Form] = "auto"
     """The form of a row: `messages`, `prompt` and `completion`, or `text`; auto tells by the keys."""
     chat_template: Annotated[None, empty_for_now(now="null, the tokenizer's own template")] = None
     """A chat template for a model without one."""
-    train_on: Literal["completions", "last_completion", "everything"] = "completions"
+    train_on: TrainOn = "completions"
     """Which tokens are targets: those of all answers, of the last one, or all. Text rows are always everything."""
     max_seq_length: int = Field(default=512, ge=2)
     """Most tokens that an example may have."""
-    overflow: Annotated[
-        Literal["error", "drop", "truncate_left", "truncate_right"],
-        later("split", now="error, drop, truncate_left or truncate_right"),
-    ] = "error"
+    overflow: Overflow = "error"
     """What becomes of a longer example."""
 
 
 class TrainingSettings(Settings):
     """How long and how fast. The first of epochs, max_steps and max_minutes that is reached ends the run."""
 
+    batch_tokens: int | None = Field(default=None, ge=1)
+    """Tokens that go through the network at once, padding included, in as many examples as fit; not with batch_size."""
+    batch_size: int | None = Field(
+        default_factory=lambda earlier: BATCH_SIZE if earlier.get("batch_tokens") is None else None, ge=1
+    )
+    """Examples that go through the network at once: 8, unless batch_tokens says how many fit."""
     max_steps: int | None = Field(default=None, ge=1)
     """Most updates."""
     max_minutes: float | None = Field(default=None, gt=0)
@@ -105,8 +110,6 @@ class TrainingSettings(Settings):
         ge=1,
     )
     """Passes over the data: 3, unless max_steps or max_minutes says when to end."""
-    batch_size: int = Field(default=8, ge=1)
-    """Examples that go through the network at once."""
     gradient_accumulation_steps: int = Field(default=1, ge=1)
     """Batches an update."""
     learning_rate: float = Field(default=2.0e-4, gt=0)
@@ -115,10 +118,10 @@ class TrainingSettings(Settings):
     """How the rate goes on after warm-up: down to zero by a cosine or a line, or as it is."""
     warmup_ratio: float = Field(default=0.05, ge=0, le=1)
     """Share of all updates during which the rate rises to its highest."""
-    optimizer: Annotated[Literal["adamw"], later("adam", "adafactor", "lion", "muon", "sgd", now="adamw")] = "adamw"
-    """`adamw`."""
+    optimizer: OptimizerName = "adamw"
+    """`adamw`, `adam`, `sgd` (momentum 0.9), `lion`, `adafactor` or `muon`; each wants a learning rate of its own."""
     weight_decay: float = Field(default=0.0, ge=0)
-    """AdamW's decay, a share of the learning rate."""
+    """The optimizer's decay, a share of the learning rate; biases and norms have none, nor has `adam`."""
     max_grad_norm: float | None = Field(default=1.0, gt=0)
     """Gradients longer than this are shortened to it; null does not clip."""
     grad_checkpoint: Annotated[
@@ -127,6 +130,14 @@ class TrainingSettings(Settings):
         later(True, now="auto or false, which keep activations"),
     ] = "auto"
     """Recompute activations to save memory; auto is off in this version."""
+
+    @model_validator(mode="after")
+    def batches_have_one_size(self) -> Self:
+        if (self.batch_size is None) == (self.batch_tokens is None):
+            raise PydanticCustomError(
+                "contradiction", "set batch_size, or batch_tokens in its place", {"key": "batch_tokens"}
+            )
+        return self
 
     @model_validator(mode="after")
     def ends_at_some_time(self) -> Self:

@@ -41,6 +41,8 @@ def in_short(line: dict[str, float]) -> str:
     """A line of metrics.jsonl for people."""
     if "valid_loss" in line:
         return f"step {line['step']}: valid_loss {line['valid_loss']:.4f}, {line['valid_seconds']:.1f} s"
+    if "loss" not in line:
+        return ", ".join(f"{name} {value}" for name, value in line.items())
     return (
         f"step {line['step']}: loss {line['loss']:.4f}, learning_rate {line['learning_rate']:.2e}, "
         f"grad_norm {line['grad_norm']:.3f}, {line['target_tokens']} targets, {line['tokens_per_s']:.0f} tokens/s, "

@@ -4,7 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from mlxtune.files import write_text
+from mlxtune.errors import RunError
+from mlxtune.files import flush_path
 
 
 def append_metrics(path: Path, line: dict[str, Any]) -> None:
@@ -26,7 +27,23 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     return lines
 
 
-def cut_metrics(path: Path, step: int) -> None:
-    """Drop what was recorded after ``step``: a resumed run records those steps again."""
-    kept = [line for line in read_metrics(path) if line["step"] <= step]
-    write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
+def metrics_bytes(path: Path) -> int:
+    """How long the file is, brought to the medium: what a checkpoint notes, to be cut back to."""
+    if not path.exists():
+        return 0
+    flush_path(path)
+    return path.stat().st_size
+
+
+def cut_metrics(path: Path, size: int) -> None:
+    """Drop what was recorded since the file was ``size`` bytes long: a resumed run records those steps again.
+
+    Raises: RunError, if it is shorter: lines were lost that no step will write again.
+    """
+    found = path.stat().st_size if path.exists() else 0
+    if found < size:
+        remedy = "put the file back as it was, or start a new run"
+        raise RunError(f"is {found} bytes long, and was {size} at the last checkpoint", where=path, remedy=remedy)
+    if found > size:
+        with path.open("r+b") as file:
+            file.truncate(size)

@@ -6,6 +6,7 @@ passed over for the one before it. Knows the training state; nothing of recipes.
 
 import json
 import shutil
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,18 @@ from mlx.utils import tree_flatten, tree_unflatten
 from mlxtune.adapters.attach import adapter_parameters, load_adapter_parameters
 from mlxtune.errors import RunError
 from mlxtune.files import new_folder, sha256_of, write_json, write_text
-from mlxtune.training.state import TrainingState
+from mlxtune.training.state import TrainingState, WindowSum
 
 ADAPTER, OPTIMIZER, STATE, SUMS = "adapter.safetensors", "optimizer.safetensors", "trainer_state.json", "SHA256SUMS"
+WINDOW = "window.safetensors"
+"""The gradient of a window begun; only where a run was stopped within one."""
 
 
-def save_checkpoint(state: TrainingState, folder: Path, *, keep: int) -> Path:
+def save_checkpoint(state: TrainingState, folder: Path, *, keep: int, run: Mapping[str, Any] | None = None) -> Path:
     """Write ``folder``/step_NNNNNN; then forget all but the ``keep`` newest and the best.
+
+    Args:
+        run: what the run keeps with it as JSON values; `read_run` gives it back.
 
     Later steps' checkpoints are forgotten too: they are damaged, or the run would have been resumed from there. One of
     the same step is replaced.
@@ -30,8 +36,13 @@ def save_checkpoint(state: TrainingState, folder: Path, *, keep: int) -> Path:
     with new_folder(path, force=True) as part:
         mx.save_safetensors(str(part / ADAPTER), adapter_parameters(state.network))
         mx.save_safetensors(str(part / OPTIMIZER), dict(tree_flatten(state.optimizer.state)))
-        write_json(part / STATE, state.counters())
-        write_text(part / SUMS, "".join(f"{sha256_of(part / n)}  {n}\n" for n in (ADAPTER, OPTIMIZER, STATE)))
+        begun = state.window_sum
+        if begun is not None:
+            mx.save_safetensors(str(part / WINDOW), dict(tree_flatten(begun.gradients)))
+        counters = {**state.counters(), "window_sum": begun.counters() if begun else None, "run": dict(run or {})}
+        write_json(part / STATE, counters)
+        names = sorted(path.name for path in part.iterdir())
+        write_text(part / SUMS, "".join(f"{sha256_of(part / name)}  {name}\n" for name in names))
     write_json(folder / "latest.json", {"step": state.step, "folder": path.name})
     found = checkpoints(folder)
     kept = found[: found.index(path) + 1][-keep:]
@@ -54,8 +65,11 @@ def checkpoints(folder: Path) -> list[Path]:
     return sorted(folder.glob("step_[0-9]*"), key=lambda path: int(path.name.removeprefix("step_")))
 
 
-def newest_checkpoint(folder: Path) -> Path | None:
+def newest_checkpoint(folder: Path, *, damaged: Callable[[Path], None] = lambda _: None) -> Path | None:
     """The newest whole checkpoint, or None where there is none yet.
+
+    Args:
+        damaged: told of each newer one, which is passed over.
 
     Raises: RunError, if there are some and none of them is whole.
     """
@@ -63,6 +77,7 @@ def newest_checkpoint(folder: Path) -> Path | None:
     for path in reversed(found):
         if _is_whole(path):
             return path
+        damaged(path)
     if found:
         remedy = "start a new run; the disk may be failing"
         raise RunError("every checkpoint is damaged", where=folder, remedy=remedy)
@@ -73,8 +88,24 @@ def load_checkpoint(state: TrainingState, path: Path) -> None:
     """Bring ``state`` to what it was when ``path`` was written."""
     load_adapter_parameters(state.network, read_tensors(path / ADAPTER))
     state.optimizer.state = tree_unflatten(list(read_tensors(path / OPTIMIZER).items()))
+    counters = _read_state(path)
+    begun = counters.pop("window_sum")
+    del counters["run"]
+    state.set_counters(counters)
+    state.window_sum = None
+    if begun is not None:
+        state.window_sum = WindowSum(**begun, gradients=tree_unflatten(list(read_tensors(path / WINDOW).items())))
+        mx.eval(state.window_sum.gradients)
     mx.eval(state.network.parameters(), state.optimizer.state)
-    state.set_counters(json.loads((path / STATE).read_text()))
+
+
+def read_run(path: Path) -> dict[str, Any]:
+    """What the run kept with the checkpoint at ``path``."""
+    return _read_state(path)["run"]
+
+
+def _read_state(path: Path) -> dict[str, Any]:
+    return json.loads((path / STATE).read_text(encoding="utf-8"))
 
 
 def read_tensors(path: Path) -> dict[str, Any]:
@@ -88,6 +119,6 @@ def _is_whole(path: Path) -> bool:
     try:
         sums = [line.split("  ", 1) for line in (path / SUMS).read_text().splitlines()]
         names = {name for _, name in sums}
-        return names == {ADAPTER, OPTIMIZER, STATE} and all(sha256_of(path / name) == digest for digest, name in sums)
+        return names >= {ADAPTER, OPTIMIZER, STATE} and all(sha256_of(path / name) == digest for digest, name in sums)
     except (OSError, ValueError):
         return False

@@ -11,9 +11,8 @@ from dataclasses import dataclass, replace
 import mlx.core as mx
 
 from mlxtune.adapters.lora import LoRALinear
-from mlxtune.data.batch import Batch, reading_batches
+from mlxtune.data.batch import READING_TOKENS, Batch, reading_batches
 from mlxtune.data.render import Rendered
-from mlxtune.device.workers import ONE_WORKER, Workers
 from mlxtune.inference.likelihood import Reader
 from mlxtune.inference.shared_prefix import forward_both
 from mlxtune.models.anatomy import Anatomy, split_backbone
@@ -45,8 +44,7 @@ def read_frozen_prefix(
     reader: Reader,
     dataset: Sequence[Rendered],
     *,
-    batch_size: int = 8,
-    workers: Workers = ONE_WORKER,
+    max_tokens: int = READING_TOKENS,
     progress: Progress = silent,
 ) -> FrozenPrefix:
     """Read every row through the blocks below the lowest adapter, without gradients.
@@ -67,17 +65,14 @@ def read_frozen_prefix(
         return whole
     states: list[mx.array] = [one_position] * len(dataset)
 
-    def read(batch: Batch) -> int:
+    done = 0
+    for batch in reading_batches(dataset, share_prefix=True, max_tokens=max_tokens):
         prefix, rows = forward_both(lower, windows[:depth], batch.prefix_ids, batch.token_ids)
         for number, row in enumerate(batch.rows):
             own = rows[number, : batch.lengths[number]]
             states[row] = own if prefix is None else mx.concatenate([prefix[0], own])
         mx.eval([states[row] for row in batch.rows])
-        return len(batch.rows)
-
-    done = 0
-    for count in workers.map(read, reading_batches(dataset, batch_size, share_prefix=True)):
-        done += count
+        done += len(batch.rows)
         progress("read the frozen blocks: rows", done, len(dataset))
     above = Reader(reader.network, replace(reader.anatomy, backbone=upper), windows[depth:])
     return FrozenPrefix(above, states)

@@ -7,152 +7,245 @@ in as functions; another objective is another function, never another loop.
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import mlx.core as mx
 import numpy as np
+from mlx.utils import tree_map
 
-from mlxtune.adapters.lora import set_dropout_keys
-from mlxtune.data.batch import epoch_order, make_batch
-from mlxtune.data.render import Rendered
-from mlxtune.device.workers import ONE_WORKER, Workers
+from mlxtune.data.batch import Batch
+from mlxtune.data.order import BatchOrder
+from mlxtune.device.memory import is_out_of_memory
 from mlxtune.errors import TrainingError
 from mlxtune.training.plan import EndedBy, Plan
-from mlxtune.training.state import TrainingState
-from mlxtune.training.step import Objective, WindowGradient, accumulate, clip
+from mlxtune.training.state import TrainingState, WindowSum
+from mlxtune.training.step import Step
 
-Window = list[tuple[int, ...]]
-"""The rows of the batches of one update."""
+Rows = tuple[int, ...]
+"""Of one batch."""
+
+SKIPPED_AT_MOST = 2
+"""Updates in a row that may be left out; at the next one the run stops."""
 
 
-def train(
-    state: TrainingState,
-    plan: Plan,
-    dataset: Sequence[Rendered],
-    objective: Objective,
-    *,
-    share_prefix: bool,
-    workers: Workers = ONE_WORKER,
-    record: Callable[[dict[str, Any]], None],
-    validate: Callable[[], float],
-    save: Callable[[], None],
-    should_stop: Callable[[], bool],
-) -> EndedBy:
+@dataclass(frozen=True)
+class Training:
+    """What the loop works with, beside the state.
+
+    ``make_batch`` may be asked for the same rows twice: ahead of time, and when they are next. ``record`` is given the
+    lines of metrics.jsonl. ``validate`` gives the mean loss a target on held-out rows. ``save`` writes a checkpoint of
+    the state. ``should_stop`` is asked before each batch. ``places`` names each row for people.
+    """
+
+    plan: Plan
+    order: BatchOrder
+    step: Step
+    make_batch: Callable[[Rows], Batch]
+    places: Sequence[str]
+    record: Callable[[dict[str, Any]], None]
+    validate: Callable[[], float]
+    save: Callable[[], None]
+    should_stop: Callable[[], bool]
+
+
+def train(state: TrainingState, training: Training) -> EndedBy:
     """Train until a limit is reached or ``should_stop``; the state is saved at the end either way.
 
-    Args:
-        workers: threads; each batch is cut into a part for each.
-        record: given one dict a step, and one a validation (the fields of metrics.jsonl).
-        validate: the mean loss a target on held-out rows; called where ``plan.validates_after`` says so.
-        save: writes a checkpoint of the state; called where ``plan.saves_after`` says so, and after the best validation
-            so far. Once a step and after its validation, so that a resumed run records each line once.
-        should_stop: asked before each step.
+    A checkpoint is written where ``plan.saves_after`` says so and after the best validation so far: once a step and
+    after its validation, so that a resumed run records each line once.
 
-    Raises: TrainingError, at a loss or gradient that is not finite; the last checkpoint is from before it.
+    Raises: TrainingError, where loss or gradient are not finite too often, or memory is short for a single row; the
+        last checkpoint is from before that.
     """
-    lengths = [len(row.token_ids) for row in dataset]
+    plan = training.plan
     ended: EndedBy | None = None
-    for window in windows(plan, lengths, epoch=state.epoch, first=state.window):
-        ended = plan.ended(state) or ("stopped" if should_stop() else None)
+    for window, following, last_of_epoch in windows(training.order, plan.gradient_accumulation_steps, state):
+        ended = plan.ended(state)
         if ended:
             break
-        record(update(state, plan, dataset, window, objective, share_prefix=share_prefix, workers=workers))
-        improved = plan.validates_after(state) and validated(state, validate, record)
+        if not update(state, training, window, following, last_of_epoch=last_of_epoch):
+            ended = "stopped"
+            break
+        improved = plan.validates_after(state) and validated(state, training)
         if improved or plan.saves_after(state):
             state.saved_step = state.step
-            save()
+            training.save()
     assert ended is not None
-    if state.saved_step != state.step:  # stopped between two checkpoints
+    if state.saved_step != state.step or state.window_sum is not None:  # stopped between two checkpoints
         state.saved_step = state.step
-        save()
+        training.save()
     return ended
 
 
-def windows(plan: Plan, lengths: Sequence[int], *, epoch: int, first: int) -> Iterator[Window]:
-    """From window ``first`` of ``epoch`` on, for ever.
-
-    Each row comes exactly once an epoch; the last window of an epoch may be smaller.
+def windows(order: BatchOrder, size: int, state: TrainingState) -> Iterator[tuple[list[Rows], Rows | None, bool]]:
+    """From the state's cursor on, for ever: the batches of an update, the first batch after them, and whether the
+    epoch ends with them. Each row comes exactly once an epoch; the last window of an epoch may be smaller.
     """
-    size = plan.gradient_accumulation_steps
+    epoch, first = state.epoch, state.window
     while True:
-        order = epoch_order(lengths, plan.batch_size, seed=plan.seed, epoch=epoch)
-        for start in range(first * size, len(order), size):
-            yield order[start : start + size]
+        batches = epoch_windows(order, size, epoch)
+        for number in range(first, len(batches)):
+            last = number == len(batches) - 1
+            yield batches[number], None if last else batches[number + 1][0], last
         epoch, first = epoch + 1, 0
 
 
+def epoch_windows(order: BatchOrder, size: int, epoch: int) -> list[list[Rows]]:
+    """An epoch's batches, ``size`` an update."""
+    batches = order.epoch(epoch)
+    return [batches[start : start + size] for start in range(0, len(batches), size)]
+
+
 def update(
+    state: TrainingState, training: Training, window: list[Rows], following: Rows | None, *, last_of_epoch: bool
+) -> bool:
+    """Make one update, record it and advance the state; False if it was asked to stop on the way.
+
+    Where memory is short the batches are read in twice as many parts, from the window's beginning.
+    """
+    while True:
+        parameters = state.parameters()
+        try:
+            found = read_window(state, training, window)
+            if found is None:
+                return False
+            line = finish(state, training, found, window, following, last_of_epoch=last_of_epoch)
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            state.set_parameters(*parameters)
+            state.window_sum = None
+            mx.clear_cache()
+            if state.cuts >= max(map(len, window)):
+                raise TrainingError(
+                    f"step {state.step + 1}: there is not enough memory for a single row",
+                    where=", ".join(training.places[row] for rows in window for row in rows),
+                    remedy="lower data.max_seq_length, or train fewer layers: method.layers: {top: N}",
+                ) from error
+            state.cuts *= 2
+            training.record({"step": state.step + 1, "out_of_memory": True, "parts_a_batch": state.cuts})
+        else:
+            training.record(line)
+            return True
+
+
+def read_window(state: TrainingState, training: Training, window: list[Rows]) -> WindowSum | None:
+    """The sums over all batches of a window, of which the state may have read some; None if asked to stop.
+
+    What was read until then stays in the state, and in its checkpoint.
+    """
+    found = state.window_sum or WindowSum()
+    parts = [part for rows in window for part in cut(rows, state.cuts)]
+    for number in range(found.batches, len(parts)):
+        if training.should_stop():
+            state.window_sum = found if found.batches else None
+            return None
+        started = time.perf_counter()
+        batch = training.make_batch(parts[number])
+        loss, gradients = training.step.gradient(batch, dropout_key(training.plan.seed, state.step, number))
+        if found.gradients is not None:
+            gradients = tree_map(mx.add, found.gradients, gradients)
+        mx.async_eval(loss, gradients)
+        if number + 1 < len(parts):
+            training.make_batch(parts[number + 1])  # while this one is being worked on
+        mx.eval(loss, gradients)
+        found.gradients = gradients
+        found.batches += 1
+        found.loss_sum += float(loss)
+        found.weight_sum += batch.weight_sum
+        found.tokens += batch.tokens
+        found.target_tokens += batch.target_count
+        found.seconds += time.perf_counter() - started
+    return found
+
+
+def finish(
     state: TrainingState,
-    plan: Plan,
-    dataset: Sequence[Rendered],
-    window: Window,
-    objective: Objective,
+    training: Training,
+    found: WindowSum,
+    window: list[Rows],
+    following: Rows | None,
     *,
-    share_prefix: bool,
-    workers: Workers,
+    last_of_epoch: bool,
 ) -> dict[str, Any]:
-    """Make one update and advance the state; what metrics.jsonl says of it."""
+    """Apply a window's gradient and advance the state; the line that metrics.jsonl gets.
+
+    Where loss or gradient is not finite the parameters stay as they were, and the line names the rows.
+    Raises: TrainingError, if that happens too often in a row.
+    """
     started = time.perf_counter()
+    plan = training.plan
     learning_rate = plan.learning_rate_for(state)
-    parts = [part for rows in window for part in cut(rows, workers.count)]
-    batches = [make_batch(dataset, rows, share_prefix=share_prefix) for rows in parts]
-    key = mx.random.key(int(np.random.SeedSequence([plan.seed, state.step]).generate_state(1)[0]))
-    keys = mx.random.split(key, len(batches))
-    mx.eval(keys)
-    found = accumulate(
-        state.network,
-        objective,
-        batches,
-        before_batch=lambda i: set_dropout_keys(state.network, keys[i]),
-        workers=workers,
-    )
-    set_dropout_keys(state.network, None)
-    gradients, grad_norm = clip(found.gradients, plan.max_grad_norm)
-    refuse_not_finite(found, grad_norm, state, [dataset[row].where for rows in window for row in rows])
+    before = state.parameters()
     state.optimizer.learning_rate = learning_rate
-    state.optimizer.update(state.network, gradients)
-    mx.eval(state.network.trainable_parameters(), state.optimizer.state)
-    seconds = time.perf_counter() - started
-    tokens = sum(batch.tokens for batch in batches)
-    state.advance(
-        windows_per_epoch=plan.windows_per_epoch, tokens=tokens, target_tokens=found.target_count, seconds=seconds
-    )
-    return {
-        "step": state.step,
-        "loss": found.loss,
-        "learning_rate": learning_rate,
-        "grad_norm": grad_norm,
-        "tokens": tokens,
-        "target_tokens": found.target_count,
-        "seconds": seconds,
-        "tokens_per_s": tokens / seconds,
-        "peak_memory_bytes": mx.get_peak_memory(),
-    }
+    *after, norm = training.step.apply(*state.parameters(), found.gradients or {}, mx.array(found.weight_sum))
+    mx.async_eval(*after, norm)
+    if following is not None:
+        training.make_batch(cut(following, state.cuts)[0])
+    mx.eval(*after, norm)
+    grad_norm = float(norm)
+    loss = found.loss_sum / found.weight_sum
+    is_finite = math.isfinite(loss) and math.isfinite(grad_norm)
+    state.set_parameters(*(after if is_finite else before))
+    state.skipped = 0 if is_finite else state.skipped + 1
+    if not is_finite:
+        found.tokens = found.target_tokens = 0  # nothing was learned from them
+    found.seconds += time.perf_counter() - started
+    state.advance(found, last_of_epoch=last_of_epoch)
+    if is_finite:
+        if horizon := plan.horizon_after(state, found.seconds):
+            state.horizon = horizon
+        return {
+            "step": state.step,
+            "loss": loss,
+            "learning_rate": learning_rate,
+            "grad_norm": grad_norm,
+            "tokens": found.tokens,
+            "target_tokens": found.target_tokens,
+            "seconds": found.seconds,
+            "tokens_per_s": found.tokens / found.seconds,
+            "peak_memory_bytes": mx.get_peak_memory(),
+        }
+    line = {"step": state.step, "skipped": "gradient" if math.isfinite(loss) else "loss", "seconds": found.seconds}
+    line["rows"] = [training.places[row] for rows in window for row in rows]
+    if state.skipped > SKIPPED_AT_MOST:
+        training.record(line)
+        raise not_finite(line)
+    return line
 
 
-def cut(rows: tuple[int, ...], parts: int) -> Window:
-    """A batch's rows in at most ``parts`` runs of about equal size, none empty."""
-    return [tuple(part.tolist()) for part in np.array_split(np.array(rows), min(parts, len(rows)))]
+def not_finite(line: dict[str, Any]) -> TrainingError:
+    """What is told when too many updates in a row had to be left out."""
+    steps = SKIPPED_AT_MOST + 1
+    what = f"the {line['skipped']} was not a finite number in {steps} steps in a row, up to step {line['step']}"
+    remedy = "lower training.learning_rate and start again; the last checkpoint is from before these steps"
+    if line["step"] <= steps:
+        remedy = "no step was good: look at these rows, and whether the base model itself answers (mlxtune generate)"
+    return TrainingError(what, where=", ".join(line["rows"]), remedy=remedy)
 
 
-def refuse_not_finite(found: WindowGradient, grad_norm: float, state: TrainingState, rows: Sequence[str]) -> None:
-    """Raise TrainingError, before the update, for a loss or gradient that is infinite or not a number."""
-    if not math.isfinite(found.loss_sum) or not math.isfinite(grad_norm):
-        raise TrainingError(
-            f"step {state.step + 1}: the loss is {found.loss}, its gradient {grad_norm}",
-            where=", ".join(rows),
-            remedy="lower training.learning_rate; the last checkpoint is from before this step",
-        )
+def validated(state: TrainingState, training: Training) -> bool:
+    """Read the held-out rows and record the result; whether it is the best so far.
 
-
-def validated(state: TrainingState, validate: Callable[[], float], record: Callable[[dict[str, Any]], None]) -> bool:
-    """Read the held-out rows and note the result; whether it is the best so far. TrainingError if it is not finite."""
+    Raises: TrainingError, if it is not finite.
+    """
     started = time.perf_counter()
-    valid_loss = validate()
+    valid_loss = training.validate()
     if not math.isfinite(valid_loss):
         raise TrainingError(
             f"after step {state.step} the loss on the validation rows is {valid_loss}",
             remedy="lower training.learning_rate; the last checkpoint is from before this step",
         )
-    record({"step": state.step, "valid_loss": valid_loss, "valid_seconds": time.perf_counter() - started})
+    training.record({"step": state.step, "valid_loss": valid_loss, "valid_seconds": time.perf_counter() - started})
     return state.note_validation(valid_loss)
+
+
+def cut(rows: Rows, parts: int) -> list[Rows]:
+    """A batch's rows in at most ``parts`` runs of about equal size, none empty."""
+    return [tuple(part.tolist()) for part in np.array_split(np.array(rows), min(parts, len(rows)))]
+
+
+def dropout_key(seed: int, step: int, batch: int) -> mx.array:
+    """What the dropout of one batch of one update draws from; each layer splits its own part off."""
+    return mx.random.key(int(np.random.SeedSequence([seed, step, batch]).generate_state(1)[0]))

@@ -1,4 +1,4 @@
-"""What the training loop needs of a recipe, in plain values: sizes, limits, the learning rate of each update."""
+"""What the training loop needs of a recipe, in plain values: limits, the learning rate of each update, what is due."""
 
 import math
 from dataclasses import dataclass
@@ -9,7 +9,10 @@ from mlxtune.training.state import TrainingState
 
 EndedBy = Literal["epochs", "max_steps", "max_minutes", "early_stopping", "stopped"]
 
-CLOCK_STEPS = 1000  # the schedule's length where only time limits the run
+TIMED_STEPS = 5
+"""Updates after which a limit in minutes becomes one in steps; the first of them is not timed."""
+UNKNOWN_STEPS = 1000
+"""The schedule's length until then, where nothing but time limits the run: the rate only warms up meanwhile."""
 
 
 @dataclass(frozen=True)
@@ -17,9 +20,9 @@ class Plan:
     """A limit that is None is not there; the first that is reached ends the run."""
 
     seed: int
-    rows: int
-    batch_size: int
     gradient_accumulation_steps: int
+    total_steps: int | None
+    """The updates that ``epochs`` and ``max_steps`` allow; None if only time ends the run."""
     epochs: int | None
     max_steps: int | None
     max_minutes: float | None
@@ -31,28 +34,27 @@ class Plan:
     save_every: int
     early_stopping_patience: int | None
 
-    @property
-    def windows_per_epoch(self) -> int:
-        """Updates in one pass over the rows; the last may have fewer rows."""
-        batches = math.ceil(self.rows / self.batch_size)
-        return math.ceil(batches / self.gradient_accumulation_steps)
-
-    @property
-    def total_steps(self) -> int | None:
-        """The updates that epochs and max_steps allow; None if only time ends the run."""
-        limits = [self.max_steps, None if self.epochs is None else self.epochs * self.windows_per_epoch]
-        return min((limit for limit in limits if limit is not None), default=None)
-
     def learning_rate_for(self, state: TrainingState) -> float:
-        """Of the next update. Where time is the nearer limit, the schedule follows the clock."""
-        total = self.total_steps or CLOCK_STEPS
-        position = float(state.step) if self.total_steps else 0.0
-        if self.max_minutes is not None:
-            position = max(position, total * state.seconds / (60 * self.max_minutes))
-        warmup_steps = math.ceil(self.warmup_ratio * total)
+        """Of the next update."""
+        total = state.horizon or self.total_steps or UNKNOWN_STEPS
         return learning_rate_at(
-            position, total, peak=self.learning_rate, warmup_steps=warmup_steps, kind=self.lr_schedule
+            state.step,
+            total,
+            peak=self.learning_rate,
+            warmup_steps=math.ceil(self.warmup_ratio * total),
+            kind=self.lr_schedule,
         )
+
+    def horizon_after(self, state: TrainingState, seconds_a_step: float) -> int | None:
+        """How many updates the run will have, if that is known from now on: the minutes left, at the rate so far.
+
+        It is fixed once, so that the schedule of a resumed run is the one it would have had.
+        """
+        if self.max_minutes is None or state.horizon is not None or state.step < TIMED_STEPS:
+            return None
+        left = max(0.0, 60 * self.max_minutes - state.seconds)
+        steps = state.step + max(1, int(left / seconds_a_step))
+        return steps if self.total_steps is None else min(steps, self.total_steps)
 
     def validates_after(self, state: TrainingState) -> bool:
         """Every ``validate_every`` steps and at the end, if at all."""
@@ -71,6 +73,7 @@ class Plan:
             return "max_steps"
         if self.epochs is not None and state.epoch >= self.epochs:
             return "epochs"
-        if self.max_minutes is not None and state.seconds >= 60 * self.max_minutes:
-            return "max_minutes"
+        if self.max_minutes is not None:
+            by_steps = state.horizon is not None and state.step >= state.horizon
+            return "max_minutes" if by_steps or state.seconds >= 60 * self.max_minutes else None
         return None

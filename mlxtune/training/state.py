@@ -4,24 +4,49 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from mlx import nn, optimizers
+from mlx.utils import tree_map
 
-TENSORS = ("network", "optimizer")
+TENSORS = ("network", "optimizer", "window_sum")
+
+
+@dataclass
+class WindowSum:
+    """What the batches of a window that were read so far say: sums over their targets."""
+
+    batches: int = 0
+    loss_sum: float = 0.0
+    weight_sum: float = 0.0
+    tokens: int = 0
+    target_tokens: int = 0
+    seconds: float = 0.0
+    gradients: dict[str, Any] | None = None
+    """Of the loss sum; None before the first batch."""
+
+    def counters(self) -> dict[str, Any]:
+        """The plain numbers, by name."""
+        return {field.name: getattr(self, field.name) for field in fields(self) if field.name != "gradients"}
 
 
 @dataclass
 class TrainingState:
-    """The network's adapter and the optimizer's moments are in the first two; the rest are plain numbers.
+    """The network's adapter, the optimizer's moments and a window begun are tensors; the rest are plain numbers.
 
-    ``step`` counts updates made. ``epoch`` and ``window`` are the data cursor: the next window to be trained on.
-    ``seconds`` sums the steps' wall time over all attempts. ``bad_validations`` counts those since the best one.
-    ``saved_step`` is the step of the last checkpoint.
+    ``step`` counts updates. ``epoch`` and ``window`` are the data cursor: the next window to be trained on, of which
+    ``window_sum`` has read some batches. ``cuts`` is how many parts each batch is read in since memory was short.
+    ``skipped`` counts the updates in a row that were left out, since loss or gradient was not finite. ``horizon`` is
+    the step at which a run limited by time is to end, once it is known. ``seconds`` sums the steps' wall time over all
+    attempts. ``bad_validations`` counts those since the best one. ``saved_step`` is the step of the last checkpoint.
     """
 
     network: nn.Module
     optimizer: optimizers.Optimizer
+    window_sum: WindowSum | None = None
     step: int = 0
     epoch: int = 0
     window: int = 0
+    cuts: int = 1
+    skipped: int = 0
+    horizon: int | None = None
     tokens: int = 0
     target_tokens: int = 0
     seconds: float = 0.0
@@ -39,14 +64,24 @@ class TrainingState:
         for name, value in counters.items():
             setattr(self, name, value)
 
-    def advance(self, *, windows_per_epoch: int, tokens: int, target_tokens: int, seconds: float) -> None:
-        """One update was made with the window at the cursor."""
-        self.tokens += tokens
-        self.target_tokens += target_tokens
-        self.seconds += seconds
+    def parameters(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The trainable parameters and the optimizer's state, as trees of their own, which no later step changes."""
+        return self.network.trainable_parameters(), tree_map(lambda array: array, self.optimizer.state)
+
+    def set_parameters(self, parameters: dict[str, Any], optimizer_state: dict[str, Any]) -> None:
+        """Put back what `parameters` gave, or what an update made of it."""
+        self.network.update(parameters)
+        self.optimizer.state = optimizer_state
+
+    def advance(self, found: WindowSum, *, last_of_epoch: bool) -> None:
+        """The window at the cursor is done."""
+        self.tokens += found.tokens
+        self.target_tokens += found.target_tokens
+        self.seconds += found.seconds
         self.step += 1
         self.window += 1
-        if self.window == windows_per_epoch:
+        self.window_sum = None
+        if last_of_epoch:
             self.epoch, self.window = self.epoch + 1, 0
 
     def note_validation(self, valid_loss: float) -> bool:

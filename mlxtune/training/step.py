@@ -1,97 +1,93 @@
-"""One update's arithmetic: the gradient of a window of batches, and its clipping.
+"""One update's arithmetic: the gradient of a batch, and what a window's gradients make of the parameters.
 
-Knows an objective as a function of a batch; nothing of data, schedules or files.
+Both are functions of arrays alone, so that they can be compiled: all that changes comes in and goes out. Knows an
+objective as a function of a batch; nothing of data, schedules or files.
 """
 
-import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import mlx.core as mx
-from mlx import nn
-from mlx.nn import utils as nn_utils
+from mlx import nn, optimizers
 from mlx.utils import tree_flatten, tree_map
 
+from mlxtune.adapters.lora import set_dropout_keys
 from mlxtune.data.batch import Batch
-from mlxtune.device.workers import ONE_WORKER, Workers
 
 Objective = Callable[[Batch], mx.array]
 """The loss of one batch, summed over its targets: a float32 scalar."""
 
+Tree = dict[str, Any]
+
 
 @dataclass(frozen=True)
-class WindowGradient:
-    """What a window of batches says: sums and counts, and the gradient of ``loss``, the weighted mean over targets."""
+class Step:
+    """The two halves of an update; see `make_step`."""
 
-    loss_sum: float
-    weight_sum: float
-    target_count: int
-    gradients: dict[str, Any]
-
-    @property
-    def loss(self) -> float:
-        """Nats a target."""
-        return self.loss_sum / self.weight_sum
+    gradient: Callable[[Batch, mx.array], tuple[mx.array, Tree]]
+    """Of a batch's loss sum in the trainable parameters, with the key that dropout draws from; and the sum itself."""
+    apply: Callable[[Tree, Tree, Tree, mx.array], tuple[Tree, Tree, mx.array]]
+    """(parameters, optimizer state, gradient sum, weight sum) to (parameters, optimizer state, norm of the mean
+    gradient before clipping)."""
 
 
-def accumulate(
+def make_step(
     network: nn.Module,
+    optimizer: optimizers.Optimizer,
     objective: Objective,
-    window: Sequence[Batch],
     *,
-    before_batch: Callable[[int], None] = lambda _: None,
-    workers: Workers = ONE_WORKER,
-) -> WindowGradient:
-    """The gradient, in the trainable parameters, of the window's loss over its targets.
+    max_grad_norm: float | None,
+    compiled: bool = False,
+) -> Step:
+    """The arithmetic of a run's updates.
 
-    The sums of all batches are divided by the sum of their weights, so that the result is the same however the rows
-    were cut into batches. A mean of the batches' means would weigh a target by the company it keeps.
+    The sums over all batches of a window are divided by the sum of their weights, so that the result is the same
+    however the rows were cut into batches. A mean of the batches' means would weigh a target by the company it keeps.
 
     Args:
-        before_batch: called with each batch's number in the window before it runs (dropout draws its key there).
-        workers: threads that work on batches side by side.
+        compiled: whether each shape of batch is compiled when it is first met.
     """
-    loss_and_gradient = nn_utils.value_and_grad(network, objective)
-    tracing = threading.Lock()
 
-    def run(numbered: tuple[int, Batch]) -> tuple[float, dict[str, Any]]:
-        number, batch = numbered
-        with tracing:  # tracing puts tracers into the network itself; only the arithmetic goes on side by side
-            before_batch(number)
-            loss, gradients = loss_and_gradient(batch)
-            mx.eval(network.trainable_parameters())
-        mx.eval(loss, gradients)
-        return float(loss), gradients
+    def loss_of(parameters: Tree, key: mx.array, *arrays: mx.array) -> mx.array:
+        network.update(parameters)
+        set_dropout_keys(network, key)
+        return objective(Batch.of_arrays(arrays))
 
-    loss_sum, total = 0.0, None
-    for loss, gradients in workers.map(run, list(enumerate(window))):
-        loss_sum += loss
-        total = gradients if total is None else tree_map(mx.add, total, gradients)
-        mx.eval(total)
-    assert total is not None
-    weight_sum = sum(float(mx.sum(batch.target_weight)) for batch in window)
-    return WindowGradient(
-        loss_sum=loss_sum,
-        weight_sum=weight_sum,
-        target_count=sum(batch.target_count for batch in window),
-        gradients=tree_map(lambda gradient: gradient / weight_sum, total),
-    )
+    def apply(parameters: Tree, state: Tree, gradient_sum: Tree, weight_sum: mx.array) -> tuple[Tree, Tree, mx.array]:
+        gradients, norm = clip(tree_map(lambda gradient: gradient / weight_sum, gradient_sum), max_grad_norm)
+        optimizer.state = tree_map(lambda array: array, state)
+        updated = optimizer.apply_gradients(gradients, parameters)
+        return updated, optimizer.state, norm
+
+    loss_and_gradient = mx.value_and_grad(loss_of)
+    if compiled:
+        loss_and_gradient, apply = mx.compile(loss_and_gradient), mx.compile(apply)
+
+    def gradient(batch: Batch, key: mx.array) -> tuple[mx.array, Tree]:
+        parameters = network.trainable_parameters()
+        try:
+            return loss_and_gradient(parameters, key, *batch.arrays())
+        finally:  # tracing left its own arrays in the network
+            network.update(parameters)
+            set_dropout_keys(network, None)
+
+    return Step(gradient, apply)
 
 
-def clip(gradients: dict[str, Any], max_norm: float | None) -> tuple[dict[str, Any], float]:
+def leaves(tree: Tree) -> list[mx.array]:
+    """The arrays of a tree, in the order of their names."""
+    return [array for _, array in tree_flatten(tree) if isinstance(array, mx.array)]
+
+
+def clip(gradients: Tree, max_norm: float | None) -> tuple[Tree, mx.array]:
     """Scale the gradients down so that the L2 norm over all of them is at most ``max_norm``; and that norm before.
 
     Source: Pascanu et al., 2013, algorithm 1, https://arxiv.org/abs/1211.5063
     """
-    squares = [mx.sum(mx.square(gradient.astype(mx.float32))) for gradient in _leaves(gradients)]
-    norm = float(mx.sqrt(mx.sum(mx.stack(squares))))
-    if max_norm is None or norm <= max_norm:
+    squares = [mx.sum(mx.square(gradient.astype(mx.float32))) for gradient in leaves(gradients)]
+    norm = mx.sqrt(mx.sum(mx.stack(squares)))
+    if max_norm is None:
         return gradients, norm
-    return tree_map(lambda gradient: gradient * (max_norm / norm), gradients), norm
-
-
-def _leaves(tree: dict[str, Any]) -> list[mx.array]:
-    flat = tree_flatten(tree)
-    assert isinstance(flat, list)  # a dict is what it gives for another destination
-    return [array for _, array in flat if isinstance(array, mx.array)]
+    factor = mx.minimum(1.0, max_norm / norm)
+    return tree_map(lambda gradient: gradient * factor.astype(gradient.dtype), gradients), norm

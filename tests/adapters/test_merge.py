@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 from mlx.utils import tree_flatten
 from mlx_lm.models import llama
-from reference.lora import affine_dequantize, lora_merge
+from reference.lora import lora_merge
 from tiny import tiny_config, tiny_llama
 
 from mlxtune.adapters.attach import LoraShape, adapter_parameters, attach_lora, load_adapter_parameters
 from mlxtune.adapters.lora import lora_layers
-from mlxtune.adapters.merge import dequantize, merge_lora, merged_weights
+from mlxtune.adapters.merge import merge_lora, merged_weights
 from mlxtune.errors import AdapterError
 
 
@@ -44,25 +44,6 @@ def test_merge_rounds_once():
 def test_factors_that_do_not_fit_are_refused():
     with pytest.raises(AdapterError, match=r"\[24, 4\] and \[4, 16\] do not fit a weight of \[24, 16\]"):
         merge_lora(normal(24, 16), normal(24, 4), normal(4, 16), 1.0)
-
-
-@pytest.mark.parametrize("bits", [4, 8])
-def test_dequantized_values_are_the_definitions_whatever_the_scales_are_stored_in(bits):
-    packed, scales, biases = mx.quantize(normal(8, 64), group_size=32, bits=bits)
-    scales, biases = scales.astype(mx.float16), biases.astype(mx.float16)
-    values = dequantize(packed, scales, biases, group_size=32, bits=bits)
-    assert values.dtype == mx.float32
-    np.testing.assert_allclose(
-        np.array(values), affine_dequantize(packed, scales, biases, bits=bits), rtol=0, atol=1e-6
-    )
-
-
-@pytest.mark.parametrize(("mode", "group_size", "bits"), [("mxfp4", 32, 4), ("mxfp8", 32, 8), ("nvfp4", 16, 4)])
-def test_other_modes_are_unpacked_as_mlx_multiplies_them(mode, group_size, bits):
-    packed, scales = mx.quantize(normal(8, 64), group_size=group_size, bits=bits, mode=mode)
-    values = dequantize(packed, scales, group_size=group_size, bits=bits, mode=mode)
-    product = mx.quantized_matmul(mx.eye(64), packed, scales, group_size=group_size, bits=bits, mode=mode)
-    np.testing.assert_allclose(np.array(values), np.array(product).T, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("tied", [True, False])

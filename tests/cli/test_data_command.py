@@ -7,7 +7,7 @@ from rich.console import Console
 from tiny import tiny_model_folder
 
 from mlxtune.cli import main
-from mlxtune.cli.data import draw, printable
+from mlxtune.cli.data import draw
 from mlxtune.data.inspect import Inspection
 
 
@@ -101,7 +101,3 @@ def test_what_is_trained_on_is_green_and_special_tokens_stand_out(capsys):
     assert line.startswith(f"\x1b[2;7m<s>{reset}")
     assert f"{green}a{reset}{reverse}</s>{reset}" in line
     assert dim not in line
-
-
-def test_what_a_terminal_would_obey_or_hide_is_spelled_out():
-    assert printable("é\n\t\x1b[2J\u2028\u200b\r") == "é\n\t\\x1b[2J\\u2028\\u200b\\r"

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlxtune.data.batch import epoch_order, make_batch, reading_batches
+from mlxtune.data.batch import make_batch, reading_batches
 from mlxtune.data.render import Rendered
 
 
@@ -71,47 +71,14 @@ def test_tokens_count_each_row_in_full_and_no_padding():
     batch = make_batch(dataset, [0, 1], share_prefix=True)
     assert batch.prefix_ids.tolist() == [1, 2]
     assert batch.tokens == 12
-    assert batch.positions == 2 + 2 * 2
+    assert batch.token_ids.shape == (2, 2)
 
 
-@given(count=st.integers(1, 200), size=st.integers(1, 9), seed=st.integers(0, 2**32 - 1), epoch=st.integers(0, 9))
-@settings(max_examples=100, deadline=None)
-def test_every_row_comes_exactly_once_an_epoch_in_batches_of_which_one_may_be_smaller(count, size, seed, epoch):
-    lengths = np.random.default_rng(count).integers(2, 50, count).tolist()
-    batches = epoch_order(lengths, size, seed=seed, epoch=epoch)
-    assert sorted(row for rows in batches for row in rows) == list(range(count))
-    assert sorted(map(len, batches)) == sorted([size] * (count // size) + [count % size] * (count % size > 0))
-
-
-def test_the_order_depends_on_seed_and_epoch_alone():
-    lengths = np.random.default_rng(0).integers(2, 50, 60).tolist()
-    order = epoch_order(lengths, 4, seed=3, epoch=1)
-    np.random.seed(99)  # noqa: NPY002 - the global state that must not matter
-    assert epoch_order(lengths, 4, seed=3, epoch=1) == order
-    assert epoch_order(lengths, 4, seed=3, epoch=2) != order
-    assert epoch_order(lengths, 4, seed=4, epoch=1) != order
-
-
-def test_rows_of_like_length_go_together_so_that_little_is_padding():
-    lengths = np.random.default_rng(0).lognormal(4.0, 0.6, 1000).astype(int).tolist()
-
-    def waste(batches):
-        return sum(len(rows) * max(lengths[row] for row in rows) for rows in batches) / sum(lengths) - 1
-
-    unsorted = [tuple(range(i, min(i + 8, 1000))) for i in range(0, 1000, 8)]
-    assert waste(unsorted) > 0.5
-    assert waste(epoch_order(lengths, 8, seed=0, epoch=0)) < 0.15
-
-
-def test_batches_of_like_length_are_not_met_in_the_order_of_length():
-    lengths = list(range(2, 130))
-    means = [np.mean([lengths[row] for row in rows]) for rows in epoch_order(lengths, 8, seed=0, epoch=0)]
-    assert abs(np.corrcoef(means, np.arange(len(means)))[0, 1]) < 0.5
-
-
-@pytest.mark.parametrize("size", [1, 3, 8])
-def test_reading_meets_every_row_once(size):
+@pytest.mark.parametrize("max_tokens", [1, 11, 4096])
+def test_reading_meets_every_row_once_in_batches_of_so_many_tokens(max_tokens):
     dataset = [row([1, 2, *[3] * (i % 4)], [1]) for i in range(11)]
-    batches = list(reading_batches(dataset, size, share_prefix=False))
+    batches = list(reading_batches(dataset, share_prefix=False, max_tokens=max_tokens))
+    assert all(len(b.rows) == 1 or b.tokens <= max_tokens for b in batches)
+    assert len(batches) == {1: 11, 11: 5, 4096: 1}[max_tokens]
     assert sorted(number for batch in batches for number in batch.rows) == list(range(11))
     assert sum(batch.target_count for batch in batches) == 11

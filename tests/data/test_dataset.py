@@ -1,6 +1,7 @@
 """A file becomes rows, and each row that is cut or left out is counted and named."""
 
 import json
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -36,7 +37,7 @@ def texts(*lengths):
 def test_the_report_counts_rows_tokens_and_targets(tokenizer, written):
     dataset = load_rendered(written(*texts(3, 5)), tokenizer, max_seq_length=6)
     assert [len(row.token_ids) for row in dataset.rows] == [4, 6]
-    assert dataset.report.as_dict() == {
+    assert asdict(dataset.report) == {
         "format": "text",
         "rows_read": 2,
         "rows": 2,
@@ -110,6 +111,29 @@ def test_progress_ends_at_the_number_of_rows(tokenizer, written):
     assert told == [("render rows.jsonl: rows", 0, 3), ("render rows.jsonl: rows", 3, 3)]
 
 
+@given(length=st.integers(2, 40), limit=st.integers(3, 20), before=st.sampled_from([(), (0,), (99,)]))
+def test_a_row_that_is_split_keeps_every_target_once_each_with_what_stands_before_it(length, limit, before):
+    row = Rendered(np.arange(length, dtype=np.int32), np.arange(length) % 3 > 0, "rows.jsonl:1")
+    parts = fit(row, limit, "split", before=before)
+    assert all(len(part.token_ids) <= limit for part in parts)
+    targets = [part.token_ids[i] for part in parts for i in np.flatnonzero(part.is_target)]
+    assert targets == row.token_ids[row.is_target].tolist()
+    for part in parts:
+        for i in np.flatnonzero(part.is_target):
+            assert part.token_ids[i - 1] == part.token_ids[i] - 1
+        assert before != (0,) or part.token_ids[0] == 0
+
+
+def test_split_names_the_rows_and_counts_their_parts(tokenizer, written):
+    path = written(*texts(3, 9, 4))
+    dataset = load_rendered(path, tokenizer, max_seq_length=5, overflow="split")
+    assert [row.where for row in dataset.rows] == [f"{path}:{line}" for line in (1, 2, 2, 2, 3)]
+    assert dataset.report.truncated == (f"{path}:2",)
+    assert (dataset.report.rows_read, dataset.report.rows, len(dataset.examples)) == (3, 5, 3)
+    whole = load_rendered(path, tokenizer, max_seq_length=50)
+    assert dataset.report.target_tokens == whole.report.target_tokens
+
+
 @given(
     length=st.integers(1, 20),
     limit=st.integers(2, 20),
@@ -120,10 +144,11 @@ def test_what_is_left_is_an_end_of_the_row_within_the_limit(length, limit, overf
     row = Rendered(np.arange(length, dtype=np.int32), np.arange(length) > 0, "rows.jsonl:1")
     left = fit(row, limit, overflow, before=before)
     if length <= limit:
-        assert left is row
+        assert left == [row]
     elif overflow in ("error", "drop"):
-        assert left is None
+        assert left == []
     else:
+        (left,) = left
         wanted = list(range(length))[:limit] if overflow == "truncate_right" else list(range(length))[-limit:]
         if before == (0,) and overflow == "truncate_left":
             wanted[0] = 0

@@ -13,7 +13,7 @@ from mlx_lm.tokenizer_utils import load
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 from mlxtune.data.normalize import Example, Message
-from mlxtune.data.render import render, render_prompt
+from mlxtune.data.render import Renderer
 from mlxtune.errors import DataError
 
 FOLDER = Path(__file__).resolve().parents[3] / "shared" / "data" / "chat_templates"
@@ -73,15 +73,15 @@ def test_the_learned_text_is_the_answers_and_their_ends_or_the_template_is_refus
     example = Example("chat", "rows.jsonl:1", messages=tuple(Message(*turn) for turn in CHATS[chat]))
     if (name, chat) in REFUSED:
         with pytest.raises(DataError, match=re.escape(REFUSED[name, chat])):
-            render(example, tokenizer)
+            Renderer(tokenizer).render(example, "completions")
         return
-    row = render(example, tokenizer)
+    row = Renderer(tokenizer).render(example, "completions")
     learned = tokenizer.decode(row.token_ids[row.is_target].tolist())
     end = END.get(name.split("-")[0], "<|im_end|>")
     space = " " if name == "mistral-7b-instruct-v0.3" else ""
     answers = [content for role, content in CHATS[chat] if role == "assistant"]
     assert learned == "".join(space + answer + space + end for answer in answers)
-    prompt, _ = render_prompt(example, tokenizer)
+    prompt, _ = Renderer(tokenizer).prompt(example, None)
     assert row.token_ids[: len(prompt)].tolist() == prompt
 
 
@@ -97,7 +97,7 @@ def test_the_rows_text_is_the_reference_rendering_up_to_its_last_end(named_token
             continue
         turns = tuple(Message(turn["role"], turn["content"]) for turn in messages)
         try:
-            row = render(Example("chat", "rows.jsonl:1", messages=turns), tokenizer, "last_completion")
+            row = Renderer(tokenizer).render(Example("chat", "rows.jsonl:1", messages=turns), "last_completion")
         except DataError:
             continue
         text, expected = (DATE.sub("Date: ", t) for t in (tokenizer.decode(row.token_ids.tolist()), case["expected"]))

@@ -11,7 +11,7 @@ from reference.masks import byte_mask, chatml_pieces
 from tiny import CHATML, SPECIAL, tiny_tokenizer, write_tokenizer
 
 from mlxtune.data.normalize import Example, Message
-from mlxtune.data.render import Renderer, encode_prompt, encode_text, render, render_prompt
+from mlxtune.data.render import Renderer
 from mlxtune.errors import DataError
 
 END = "<|im_end|>"
@@ -41,6 +41,14 @@ def chat(turns, kind="chat"):
 
 def text(string):
     return Example("text", "rows.jsonl:3", text=string)
+
+
+def render(example, tokenizer, train_on="completions"):
+    return Renderer(tokenizer).render(example, train_on)
+
+
+def render_prompt(example, tokenizer, answer_after=None):
+    return Renderer(tokenizer).prompt(example, answer_after)
 
 
 def learned(row, tokenizer) -> str:
@@ -165,7 +173,7 @@ def test_where_the_tokenizer_adds_bos_the_first_word_of_a_text_is_learned_too(tm
     pair = render(chat([("user", "a"), ("assistant", "b")], "prompt_completion"), tokenizer)
     np.testing.assert_array_equal(pair.token_ids, row.token_ids)
     assert pair.is_target.tolist() == [False, False, True, True]
-    assert encode_text("ab", tokenizer) == row.token_ids[:-1].tolist()
+    assert Renderer(tokenizer).encode_text("ab") == row.token_ids[:-1].tolist()
 
 
 def test_a_token_that_would_span_prompt_and_answer_is_split_as_generation_would_have_it(tmp_path):
@@ -227,7 +235,7 @@ def test_templates_are_asked_with_thinking_off(with_template):
         "{% if not enable_thinking %}{{ '<think></think>' }}{% endif %}{% endif %}"
     )
     assert learned(render(chat(TURNS), tokenizer), tokenizer) == f"Hello{END}Done{END}"
-    prompt = encode_prompt([Message("user", "Hi")], tokenizer)
+    prompt = Renderer(tokenizer).encode_prompt([Message("user", "Hi")], "prompt 1")
     assert tokenizer.decode(prompt).endswith("assistant\n<think></think>")
 
 
@@ -298,4 +306,4 @@ def test_a_text_row_without_a_prompt_or_an_answer_cannot_be_asked(tokenizer, str
 
 def test_a_prompt_of_messages_is_encoded_as_training_had_it(tokenizer):
     messages = [Message("user", "Hi")]
-    assert encode_prompt(messages, tokenizer) == Renderer(tokenizer).prompt(chat(TURNS[:2]))[0]
+    assert Renderer(tokenizer).encode_prompt(messages, "prompt 1") == render_prompt(chat(TURNS[:2]), tokenizer)[0]

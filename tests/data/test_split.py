@@ -1,5 +1,6 @@
 """Splitting a file: by content, byte for byte, whole or not at all."""
 
+import itertools
 import json
 
 import pytest
@@ -113,6 +114,29 @@ def test_an_output_that_is_there_is_overwritten_by_force_alone_and_nothing_else_
     split_file(path, out, force=True)
     assert sum(map(len, read_splits(out).values())) == 50
     assert (out / "notes.txt").read_text() == "mine"
+
+
+def test_a_disk_that_fills_up_while_overwriting_leaves_all_three_as_they_were(written, tmp_path, monkeypatch):
+    folder = split_file(written(rows(range(50)))).folder
+    before = read_splits(folder)
+    calls = itertools.count(1)
+
+    def full_disk(_: int) -> None:
+        if next(calls) == 2:
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("mlxtune.files.flush", full_disk)
+    with pytest.raises(OSError, match="No space"):
+        split_file(written(rows(range(100, 200))), folder, force=True)
+    assert read_splits(folder) == before
+    assert len(list(folder.iterdir())) == 3
+
+
+def test_a_folder_in_the_place_of_a_split_is_refused_before_anything_is_written(written, tmp_path):
+    (tmp_path / "out" / "valid.jsonl").mkdir(parents=True)
+    with pytest.raises(OutputExistsError, match="a folder has this name"):
+        split_file(written(rows(range(50))), tmp_path / "out", force=True)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["valid.jsonl"]
 
 
 def test_a_file_never_overwrites_itself(written, tmp_path):

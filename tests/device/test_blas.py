@@ -3,16 +3,21 @@
 import ctypes
 import json
 import os
+import platform
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 
-from mlxtune.device.blas import SYMBOLS, Blas, _renamed_copy, open_blas
+from mlxtune.device.blas import MACHINES, SYMBOLS, Blas, _renamed_copy, _way_out, open_blas
 from mlxtune.errors import DeviceError
 
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="macOS has Accelerate; nothing is opened there")
+with_openblas = pytest.mark.skipif(
+    sys.platform != "linux" or platform.machine() not in MACHINES,
+    reason="scipy-openblas32 comes with mlxtune on x86-64 Linux alone",
+)
 
 CHILD = """
 import json, sys
@@ -37,7 +42,7 @@ def child() -> dict:
     return json.loads(done.stdout)
 
 
-@on_linux
+@with_openblas
 def test_a_process_that_imports_mlxtune_first_has_the_renamed_library_and_one_thread(child):
     assert (child["name"], child["fast"], child["threads"]) == ("scipy-openblas32", True, 1)
     assert child["path"].startswith(os.environ["MLXTUNE_CACHE"])
@@ -53,7 +58,7 @@ def test_a_product_in_mlx_is_numpys_product(child):
     np.testing.assert_allclose(np.array(child["product"]), expected, rtol=1e-5, atol=1e-4)
 
 
-@on_linux
+@with_openblas
 def test_the_copy_has_the_three_symbols_under_their_plain_names_and_no_others_renamed():
     library = ctypes.CDLL(str(_renamed_copy()))
     assert [hasattr(library, symbol) for symbol in SYMBOLS] == [True] * 3
@@ -62,7 +67,7 @@ def test_the_copy_has_the_three_symbols_under_their_plain_names_and_no_others_re
     assert not hasattr(library, "cblas_sgemv")
 
 
-@on_linux
+@with_openblas
 def test_the_copy_is_made_once(tmp_path, monkeypatch):
     monkeypatch.setenv("MLXTUNE_CACHE", str(tmp_path))
     first = _renamed_copy()
@@ -72,7 +77,7 @@ def test_the_copy_is_made_once(tmp_path, monkeypatch):
     assert [path.name for path in first.parent.iterdir()] == [first.name]
 
 
-@on_linux
+@with_openblas
 def test_no_code_is_loaded_from_a_folder_that_others_can_write_to(tmp_path, monkeypatch):
     monkeypatch.setenv("MLXTUNE_CACHE", str(tmp_path))
     (tmp_path / "blas").mkdir()
@@ -86,6 +91,14 @@ def test_when_mlx_was_imported_first_the_blas_is_its_own_and_the_order_is_the_re
     blas = open_blas.__wrapped__()  # this process has imported mlx long ago
     assert (blas.name, blas.fast, blas.reason) == ("MLX's own", False, "mlx was imported before mlxtune")
     assert (blas.remedy or "").startswith("import mlxtune before mlx")
+
+
+@pytest.mark.parametrize(
+    ("machine", "remedy"),
+    [("x86_64", "python -m pip install scipy-openblas32 lief"), ("aarch64", "apt install libopenblas0, or")],
+)
+def test_the_remedy_for_a_library_that_is_missing_is_one_that_the_machine_has(machine, remedy):
+    assert _way_out(ImportError(), machine).startswith(remedy)
 
 
 def test_on_macos_nothing_is_opened(monkeypatch):

@@ -15,6 +15,7 @@ from mlxtune.device.memory import (
     read_sysctl,
     readable_bytes,
 )
+from mlxtune.errors import DeviceError
 
 GIB = 2**30
 MIB = 2**20
@@ -64,6 +65,18 @@ def test_this_machine_has_more_than_it_can_give_and_mlx_counts_its_arrays():
     assert 0 < after.available_bytes < after.total_bytes
     assert after.mlx_active_bytes - before.mlx_active_bytes >= 16 * MIB
     assert after.mlx_peak_bytes >= after.mlx_active_bytes
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="macOS tells by sysctl")
+@pytest.mark.parametrize("files", [{}, {"meminfo": "", "self/cgroup": "", "self/status": ""}])
+def test_a_system_that_does_not_tell_is_an_error_with_its_place(tmp_path, files):
+    (tmp_path / "self").mkdir()
+    for name, content in files.items():
+        (tmp_path / name).write_text(content)
+    with pytest.raises(DeviceError, match="the system does not tell") as caught:
+        measure_memory(tmp_path)
+    assert caught.value.where == str(tmp_path)
+    assert caught.value.remedy
 
 
 @pytest.mark.parametrize(("count", "text"), [(16 * GIB, "16.0 GiB"), (24 * MIB, "24 MiB"), (0, "0 MiB")])

@@ -9,13 +9,17 @@ from mlx.nn.utils import value_and_grad
 from mlx.utils import tree_flatten
 from tiny import tiny_llama
 
-from mlxtune.device.precision import CPU_FLOAT32, GPU_BFLOAT16, apply_precision, floating_dtypes
+from mlxtune.device.precision import CPU_FLOAT32, GPU_BFLOAT16, apply_precision
 
 TOKENS = mx.array([[1, 60, 61, 62, 63, 64, 65, 2]])
 
 
 def parameters(network) -> dict[str, mx.array]:
     return dict(tree_flatten(network.parameters()))
+
+
+def floating_dtypes(network) -> set[mx.Dtype]:
+    return {array.dtype for array in parameters(network).values() if mx.issubdtype(array.dtype, mx.floating)}
 
 
 def as_gguf_stores_it():

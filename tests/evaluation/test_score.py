@@ -7,14 +7,14 @@ from tiny import tiny_llama, tiny_tokenizer
 
 from mlxtune.data.normalize import Example, Message
 from mlxtune.data.render import Renderer
-from mlxtune.device.workers import start_workers
 from mlxtune.evaluation.heldout import read_heldout
 from mlxtune.evaluation.score import Scores, score_model
 from mlxtune.evaluation.tasks import Task, run_task
 from mlxtune.inference.likelihood import make_reader
 from mlxtune.models.load import Model
 
-TASKS = [Task("said", "exact_match", max_tokens=4), Task("fields", "json_fields", max_tokens=4)]
+SCORERS = {"said": "exact_match", "fields": "json_fields"}
+TASKS = [Task(name, scorer, max_tokens=4, answer_after=None) for name, scorer in SCORERS.items()]
 EXAMPLES = [
     Example("chat", f"rows.jsonl:{number}", (Message("user", "?" * number), Message("assistant", f'{{"a": {number}}}')))
     for number in range(1, 6)
@@ -29,7 +29,7 @@ def model(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def rendered(model):
-    return [Renderer(model.tokenizer).render(example) for example in EXAMPLES]
+    return [Renderer(model.tokenizer).render(example, "completions") for example in EXAMPLES]
 
 
 @pytest.fixture(scope="module")
@@ -60,11 +60,3 @@ def test_each_figure_lies_in_an_interval_over_the_rows(scores):
 def test_scores_survive_being_written_as_json(scores):
     again = Scores.from_json(json.loads(json.dumps(scores.to_json())))
     assert again == scores
-
-
-def test_two_workers_score_as_one_does(model, rendered, scores):
-    with start_workers(2) as workers:
-        both = score_model(model, rendered, EXAMPLES, TASKS, seed=0, workers=workers)
-    assert both.samples == scores.samples
-    for name, interval in scores.metrics.items():
-        assert both.metrics[name].mean == pytest.approx(interval.mean, rel=1e-5), name

@@ -7,7 +7,6 @@ from mlx_lm.models import llama
 from tiny import tiny_config, tiny_llama, tiny_tokenizer
 
 from mlxtune.device.precision import GPU_BFLOAT16, apply_precision
-from mlxtune.device.workers import start_workers
 from mlxtune.errors import DataError
 from mlxtune.inference.generate import generate
 
@@ -47,13 +46,11 @@ def windowed():
     return llama.Model(llama.ModelArgs.from_dict(tiny_config(hidden=32, heads=2, kv_heads=1, tied=False) | kinds))
 
 
-@pytest.mark.parametrize("count", [1, 2])
 @pytest.mark.parametrize("batch_size", [1, 3, 16])
 @pytest.mark.parametrize("prefix", [0, 10])
-def test_greedy_answers_are_those_of_a_plain_loop(network, prefix, batch_size, count):
+def test_greedy_answers_are_those_of_a_plain_loop(network, prefix, batch_size):
     prompts = random_prompts(5, 1, 9, 3, 3, 12, 7, prefix=prefix)
-    with start_workers(count) as workers:
-        found = generate(network, NEVER, prompts, max_tokens=MAX_TOKENS, batch_size=batch_size, workers=workers)
+    found = generate(network, NEVER, prompts, max_tokens=MAX_TOKENS, batch_size=batch_size)
     assert [one.token_ids for one in found] == [likeliest(network, prompt, MAX_TOKENS) for prompt in prompts]
     assert [one.prompt_tokens for one in found] == [len(prompt) for prompt in prompts]
     assert {one.finish_reason for one in found} == {"length"}
@@ -115,8 +112,6 @@ def test_a_prompts_draws_depend_on_seed_and_number_and_not_on_the_company(networ
     mx.random.seed(17)  # the global random state has no say
     assert generate(network, NEVER, prompts, seed=1, batch_size=2, **options) == drawn
     assert generate(network, NEVER, prompts[:2], seed=1, **options) == drawn[:2]
-    with start_workers(2) as workers:
-        assert generate(network, NEVER, prompts, seed=1, workers=workers, **options) == drawn
     assert generate(network, NEVER, prompts, seed=2, **options) != drawn
     assert generate(network, NEVER, [prompts[0]] * 2, seed=1, **options)[1] != drawn[0]
 

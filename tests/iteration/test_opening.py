@@ -3,12 +3,23 @@
 import hashlib
 import json
 
+import numpy as np
 import pytest
 from tiny import CHATML, tiny_recipe, tiny_row
 
 from mlxtune.adapters.attach import LoraShape
+from mlxtune.data.order import BatchSize
+from mlxtune.data.render import Rendered
 from mlxtune.errors import DataError, ModelError, RunError
-from mlxtune.iteration.opening import find_base, held_out, lora_shape, make_plan, open_recipe, tasks_of
+from mlxtune.iteration.opening import (
+    find_base,
+    held_out,
+    lora_shape,
+    make_order,
+    make_plan,
+    open_recipe,
+    tasks_of,
+)
 from mlxtune.models.source import hash_of_folder
 from mlxtune.recipe.load import load_recipe
 from mlxtune.runs.folder import RunFolder
@@ -122,14 +133,17 @@ def test_the_method_in_the_adapters_terms(recipe):
 
 
 def test_the_plan_has_the_recipes_numbers(recipe):
-    plan = make_plan(load_recipe(recipe, ["training.gradient_accumulation_steps=2"]).recipe, rows=12, validates=False)
-    assert (plan.epochs, plan.batch_size, plan.learning_rate, plan.save_every) == (2, 4, 0.01, 4)
-    assert plan.windows_per_epoch == 2
+    settings = load_recipe(recipe, ["training.gradient_accumulation_steps=2"]).recipe
+    rows = [Rendered(np.array([1, 2]), np.array([False, True]), "rows.jsonl:1")] * 12
+    order = make_order(settings, rows, share_prefix=True)
+    assert order.size == BatchSize(rows=4)
+    plan = make_plan(settings, order, validates=False)
+    assert (plan.epochs, plan.total_steps, plan.learning_rate, plan.save_every) == (2, 4, 0.01, 4)
     assert plan.validate_every is None
 
 
 def test_a_task_that_names_no_fields_has_none(recipe):
-    task = tasks_of(load_recipe(recipe).recipe)[0]
+    task = tasks_of(load_recipe(recipe).recipe.evaluation)[0]
     assert (task.name, task.scorer, task.max_tokens, task.fields) == ("order", "json_fields", 8, None)
     fields = load_recipe(recipe, ["evaluation.tasks.0.fields=[said]"]).recipe
-    assert tasks_of(fields)[0].fields == ("said",)
+    assert tasks_of(fields.evaluation)[0].fields == ("said",)

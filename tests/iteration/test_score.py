@@ -27,7 +27,7 @@ def losses_by_mlx_lm(model, adapter, rows):
     network, tokenizer = mlx_lm.load(str(model), adapter_path=adapter and str(adapter))
     nats, targets = 0.0, 0
     for example in read_examples(rows):
-        row = Renderer(tokenizer).render(example)
+        row = Renderer(tokenizer).render(example, "completions")
         logits = np.array(network(mx.array(row.token_ids)[None])[0].astype(mx.float32), np.float64)
         likelihood = logits - np.logaddexp.reduce(logits, axis=-1, keepdims=True)
         wanted = np.flatnonzero(row.is_target)

@@ -1,6 +1,7 @@
 """Converting: what is kept is kept to the last bit, the rest is what was asked for, and mlx_lm opens all of it."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import mlx.core as mx
@@ -11,9 +12,12 @@ from mlx.utils import tree_flatten
 from reference.gguf import values_of_affine
 from tiny import tiny_model_folder
 
+from mlxtune.device.choose import CPU_CACHE_BYTES
 from mlxtune.errors import ModelError, OutputExistsError, UsageError
-from mlxtune.models.convert import convert
+from mlxtune.models.convert import convert as convert_on
 from mlxtune.models.safetensors import validate_weights
+
+convert = partial(convert_on, device="cpu")
 
 
 def weights_of(folder: Path) -> dict[str, mx.array]:
@@ -36,6 +40,14 @@ def floats(tmp_path: Path) -> Path:
 @pytest.fixture
 def quantized(tmp_path: Path) -> Path:
     return tiny_model_folder(tmp_path / "quantized", quantized=True)
+
+
+def test_the_work_is_done_as_the_device_has_it(tmp_path, floats):
+    mx.set_cache_limit(1)
+
+    convert(str(floats), tmp_path / "out")
+
+    assert mx.set_cache_limit(CPU_CACHE_BYTES) == CPU_CACHE_BYTES  # MLX answers with the limit before
 
 
 @pytest.mark.parametrize("kind", ["floats", "quantized"])
@@ -118,6 +130,23 @@ def test_layers_that_are_stored_as_asked_pass_through_and_the_others_do_not(tmp_
     assert network.layers[0].self_attn.v_proj.bits == 4
 
 
+def test_a_layer_whose_scales_are_bytes_becomes_affine_with_floats_for_scales(tmp_path, floats):
+    network, config = mlx_lm.utils.load_model(floats)
+    _, config = mlx_lm.utils.quantize_model(network, config, group_size=32, bits=4, mode="mxfp4")
+    mlx_lm.utils.save(tmp_path / "bytes", floats, network, mlx_lm.load(str(floats))[1], config)
+
+    convert(str(tmp_path / "bytes"), tmp_path / "out", bits=8)
+
+    weights = weights_of(tmp_path / "out")
+    name = "model.layers.0.mlp.down_proj"
+    assert weights[f"{name}.scales"].dtype == mx.bfloat16
+    parts = [weights[f"{name}.{part}"] for part in ("weight", "scales", "biases")]
+    values = mx.dequantize(*parts, group_size=32, bits=8)
+    packed = weights_of(tmp_path / "bytes")
+    stored = mx.dequantize(packed[f"{name}.weight"], packed[f"{name}.scales"], group_size=32, bits=4, mode="mxfp4")
+    assert mx.abs(values - stored).max().item() < 0.02 * mx.abs(stored).max().item()
+
+
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_bits_and_dtype_together_set_both(tmp_path, floats, dtype):
     convert(str(floats), tmp_path / "out", bits=4, dtype=dtype)
@@ -164,6 +193,7 @@ def test_values_beyond_float16_are_refused(tmp_path, floats):
         ({"bits": 4, "group_size": 16}, "4 bits in groups of 16"),
         ({"group_size": 32}, "a group size alone"),
         ({"dtype": "float8"}, "no dtype float8"),
+        ({"device": "tpu"}, "no device 'tpu'"),
     ],
 )
 def test_options_that_mean_nothing_are_refused(tmp_path, floats, options, sentence):

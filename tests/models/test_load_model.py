@@ -15,6 +15,7 @@ from tiny import tiny_model_folder
 from mlxtune.device.precision import CPU_FLOAT32, GPU_BFLOAT16
 from mlxtune.errors import ModelError
 from mlxtune.models.load import load_network, open_model
+from mlxtune.models.tokenizer import open_tokenizer
 
 INPUTS = mx.array([[3, 1, 4, 1, 5]])
 
@@ -53,11 +54,35 @@ def test_the_network_is_frozen_and_in_evaluation_mode(tmp_path, precision):
     assert not network.training
 
 
-def test_an_end_of_text_in_generation_config_counts(tmp_path):
+@pytest.mark.parametrize(
+    ("in_config", "in_generation_config", "ends"),
+    [
+        ({}, {}, {2}),
+        ({"eos_token_id": None}, {"eos_token_id": 0}, {0, 2}),
+        ({"eos_token_id": 1}, {"eos_token_id": [0, 5]}, {0, 1, 2, 5}),
+        ({"time_step_limit": [0.0, float("inf")]}, {"eos_token_id": [0]}, {0, 2}),
+        ({"eos_token_id": [0, 1]}, {"max_length": 20}, {0, 1, 2}),
+    ],
+)
+def test_an_end_of_text_counts_wherever_it_is_named(tmp_path, in_config, in_generation_config, ends):
     folder = tiny_model_folder(tmp_path)
-    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [0, 1]}))
+    edit_config(folder, eos_token_id=None)
+    edit_config(folder, **in_config)
+    (folder / "generation_config.json").write_text(json.dumps(in_generation_config))
 
-    assert open_model(folder, CPU_FLOAT32).tokenizer.eos_token_ids == {0, 1, 2}  # 2 is the tokenizer's own
+    assert open_tokenizer(folder).eos_token_ids == ends  # 2 is the tokenizer's own
+    assert open_model(folder, CPU_FLOAT32).tokenizer.eos_token_ids == ends
+
+
+@pytest.mark.parametrize("content", ["[]", '{"eos_token_id": "</s>"}', '{"eos_token_id": [true]}', "{"])
+def test_an_end_of_text_that_cannot_be_read_is_refused_with_its_file(tmp_path, content):
+    folder = tiny_model_folder(tmp_path)
+    (folder / "generation_config.json").write_text(content)
+
+    with pytest.raises(ModelError, match=r"not a JSON object|no token's id") as caught:
+        open_tokenizer(folder)
+
+    assert caught.value.where == str(folder / "generation_config.json")
 
 
 def test_opening_asks_nothing_of_the_network(tmp_path, monkeypatch):

@@ -198,13 +198,13 @@ def test_a_mistake_is_told_with_its_place_and_what_is_near(write, line: str, whe
 
 
 def test_all_mistakes_are_told_at_once_in_the_order_of_the_file(write):
-    path = write("nam: a\nmodel: {source: 3}\ndata:\n  overflow: split\nseed: -1\n")
+    path = write("nam: a\nmodel: {source: 3}\ndata:\n  overflow: shorten\nseed: -1\n")
     lines = failure(path).message.splitlines()
     assert lines[0] == "6 mistakes in the recipe:"
     places = [f"{path}:", f"{path}:1:1:", f"{path}:2:9:", f"{path}:3:1:", f"{path}:4:3:", f"{path}:5:1:"]
     assert [line.split()[0] for line in lines[1:]] == places
     assert [line.split()[1] for line in lines[1:]] == [
-        "name", "nam", "model.source", "data.train", "data.overflow:", "seed",
+        "name", "nam", "model.source", "data.train", "data.overflow", "seed",
     ]  # fmt: skip
 
 

@@ -39,6 +39,7 @@ ALL_DEFAULTS = {
         "max_steps": None,
         "max_minutes": None,
         "epochs": 3,
+        "batch_tokens": None,
         "batch_size": 8,
         "gradient_accumulation_steps": 1,
         "learning_rate": 2.0e-4,
@@ -100,10 +101,8 @@ def test_a_run_has_to_end():
         ("objective", {"type": "kto"}, "objective"),
         ("objective", {"type": "grpo"}, "objective"),
         ("model", {"source": "x", "adapter": "runs/a"}, "model.adapter"),
-        ("data", {"train": "t", "overflow": "split"}, "data.overflow"),
         ("data", {"train": "t", "chat_template": "chatml"}, "data.chat_template"),
         ("training", {"grad_checkpoint": True}, "training.grad_checkpoint"),
-        ("training", {"optimizer": "lion"}, "training.optimizer"),
         ("report_to", ["wandb"], "report_to"),
     ],
 )
@@ -199,3 +198,10 @@ def test_the_tree_of_keys_is_the_recipe_with_all_defaults_filled_in():
 def test_the_paths_of_a_recipe_are_its_data_files():
     assert [dotted(key) for key in path_keys()] == ["data.train", "data.valid", "data.test"]
     assert recipe().data.train == Path("t.jsonl")
+
+
+def test_a_batch_has_so_many_rows_or_so_many_tokens():
+    assert recipe(training={"batch_tokens": 2048}).training.batch_size is None
+    for sizes in ({"batch_size": 4, "batch_tokens": 2048}, {"batch_size": None}):
+        with pytest.raises(ValidationError, match="batch_tokens in its place"):
+            recipe(training=sizes)

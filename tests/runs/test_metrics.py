@@ -2,7 +2,8 @@ import json
 
 import pytest
 
-from mlxtune.runs.metrics import append_metrics, cut_metrics, read_metrics
+from mlxtune.errors import RunError
+from mlxtune.runs.metrics import append_metrics, cut_metrics, metrics_bytes, read_metrics
 
 LINES = [
     {"step": 1, "loss": 2.0000000000000004, "seconds": 0.1},
@@ -35,14 +36,14 @@ def test_a_line_that_a_kill_left_half_written_is_none(path):
     assert read_metrics(path) == LINES
 
 
-def test_cutting_keeps_a_steps_own_lines_to_the_byte_and_drops_the_later_ones(path):
-    whole = path.read_text().splitlines(keepends=True)
+def test_cutting_brings_the_file_back_to_what_it_was_to_the_byte(path):
+    whole = path.read_bytes()
+    size = metrics_bytes(path)
+    append_metrics(path, {"step": 4, "loss": 0.5})
     with path.open("a") as file:
-        file.write('{"step": 4, "lo')
-    cut_metrics(path, 2)
-    assert path.read_text() == "".join(whole[:3])
-    append_metrics(path, LINES[3])
-    assert path.read_text() == "".join(whole)
+        file.write('{"step": 5, "lo')
+    cut_metrics(path, size)
+    assert path.read_bytes() == whole
 
 
 def test_a_run_that_starts_again_from_nothing_keeps_no_line(path):
@@ -50,9 +51,17 @@ def test_a_run_that_starts_again_from_nothing_keeps_no_line(path):
     assert path.read_text() == ""
 
 
-def test_cutting_what_was_never_measured_leaves_an_empty_file(tmp_path):
-    cut_metrics(tmp_path / "metrics.jsonl", 5)
-    assert (tmp_path / "metrics.jsonl").read_text() == ""
+def test_what_was_never_measured_is_nothing_to_cut(tmp_path):
+    assert metrics_bytes(tmp_path / "metrics.jsonl") == 0
+    cut_metrics(tmp_path / "metrics.jsonl", 0)
+    assert not (tmp_path / "metrics.jsonl").exists()
+
+
+def test_lines_that_were_lost_since_the_checkpoint_are_told(path):
+    size = metrics_bytes(path)
+    path.write_bytes(path.read_bytes()[:-3])
+    with pytest.raises(RunError, match=f"is {size - 3} bytes long, and was {size} at the last checkpoint"):
+        cut_metrics(path, size)
 
 
 def test_a_number_that_json_does_not_know_is_refused_and_nothing_is_written(path):

@@ -10,15 +10,17 @@ import pytest
 from tiny import tiny_llama
 
 from mlxtune.adapters.attach import LoraShape, adapter_parameters, attach_lora, load_adapter_parameters
+from mlxtune.data.batch import make_batch
+from mlxtune.data.order import BatchSize, batch_order
 from mlxtune.data.render import Rendered
 from mlxtune.device.precision import apply_precision
-from mlxtune.device.workers import ONE_WORKER
 from mlxtune.inference.likelihood import make_reader
-from mlxtune.training.loop import train
+from mlxtune.training.loop import Training, train
 from mlxtune.training.objectives.sft import sft_loss_sum
 from mlxtune.training.optimizer import make_optimizer
 from mlxtune.training.plan import Plan
 from mlxtune.training.state import TrainingState
+from mlxtune.training.step import make_step
 
 
 def rows_of(lengths, *, prefix=0, seed=0) -> tuple[Rendered, ...]:
@@ -57,16 +59,25 @@ def state_of(*, seed=0, dropout=0.0, layers="all", precision=None, weight_decay=
     return TrainingState(model, optimizer)
 
 
-def plan_of(rows, **settings) -> Plan:
+@dataclass(frozen=True)
+class SizedPlan(Plan):
+    """A plan that remembers the size of its batches."""
+
+    size: BatchSize
+
+
+def plan_of(rows, *, batch_size=2, gradient_accumulation_steps=1, epochs=1, max_steps=None, **settings) -> SizedPlan:
     """A plan for so many rows (or those rows): 2 rows an update, one epoch at a constant rate."""
-    return Plan(
+    batches = -(-(rows if isinstance(rows, int) else len(rows)) // batch_size)
+    limits = [max_steps, None if epochs is None else epochs * -(-batches // gradient_accumulation_steps)]
+    return SizedPlan(
         **{
             "seed": 5,
-            "rows": rows if isinstance(rows, int) else len(rows),
-            "batch_size": 2,
-            "gradient_accumulation_steps": 1,
-            "epochs": 1,
-            "max_steps": None,
+            "size": BatchSize(rows=batch_size),
+            "gradient_accumulation_steps": gradient_accumulation_steps,
+            "epochs": epochs,
+            "max_steps": max_steps,
+            "total_steps": min((limit for limit in limits if limit is not None), default=None),
             "max_minutes": None,
             "learning_rate": 1e-2,
             "lr_schedule": "constant",
@@ -100,27 +111,36 @@ def train_on(
     *,
     objective=None,
     share_prefix=True,
-    workers=ONE_WORKER,
     validate=lambda: 1.0,
     save=lambda: None,
     stop_after=None,
+    should_stop=None,
+    make=make_batch,
+    compiled=False,
+    lines=None,
 ) -> Trained:
     """The loop, with what it records and when it saves."""
-    lines, saved = [], []
+    lines, saved = [] if lines is None else lines, []
     reader = make_reader(state.network)
-    ended = train(
-        state,
-        plan,
-        rows,
+    step = make_step(
+        state.network,
+        state.optimizer,
         objective or (lambda batch: sft_loss_sum(reader, batch)),
-        share_prefix=share_prefix,
-        workers=workers,
+        max_grad_norm=plan.max_grad_norm,
+        compiled=compiled,
+    )
+    training = Training(
+        plan=plan,
+        order=batch_order(rows, plan.size, seed=plan.seed, share_prefix=share_prefix),
+        step=step,
+        make_batch=lambda numbers: make(rows, numbers, share_prefix=share_prefix),
+        places=[row.where for row in rows],
         record=lines.append,
         validate=validate,
         save=lambda: (saved.append(state.step), save()),
-        should_stop=lambda: state.step == stop_after,
+        should_stop=should_stop or (lambda: state.step == stop_after),
     )
-    return Trained(ended, lines, saved)
+    return Trained(train(state, training), lines, saved)
 
 
 def adapter_of(state) -> dict[str, np.ndarray]:

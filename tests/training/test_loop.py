@@ -1,15 +1,18 @@
 import itertools
+import math
+from dataclasses import replace
 from types import SimpleNamespace
 
 import mlx.core as mx
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from mlx import nn
 
 from mlxtune.adapters.lora import lora_layers
-from mlxtune.device.workers import start_workers
+from mlxtune.data.batch import make_batch
+from mlxtune.data.order import BatchOrder, BatchSize
 from mlxtune.errors import TrainingError
 from mlxtune.evaluation.heldout import read_heldout
 from mlxtune.inference.likelihood import make_reader
@@ -25,22 +28,8 @@ def same(a, b):
     return a.keys() == b.keys() and all(np.array_equal(a[name], b[name]) for name in a)
 
 
-@given(
-    count=st.integers(1, 30),
-    size=st.integers(1, 5),
-    steps=st.integers(1, 4),
-    epoch=st.integers(0, 3),
-)
-@settings(deadline=None)
-def test_every_row_comes_exactly_once_an_epoch_for_every_batch_size_and_accumulation(
-    tiny_training, count, size, steps, epoch
-):
-    plan = tiny_training.plan(count, batch_size=size, gradient_accumulation_steps=steps)
-    lengths = [2 + i % 7 for i in range(count)]
-    met = list(itertools.islice(windows(plan, lengths, epoch=epoch, first=0), 2 * plan.windows_per_epoch))
-    for half in (met[: plan.windows_per_epoch], met[plan.windows_per_epoch :]):
-        assert sorted(row for window in half for rows in window for row in rows) == list(range(count))
-        assert [len(window) for window in half[:-1]] == [steps] * (len(half) - 1)
+def cursor(epoch, window):
+    return SimpleNamespace(epoch=epoch, window=window)
 
 
 @given(
@@ -49,13 +38,20 @@ def test_every_row_comes_exactly_once_an_epoch_for_every_batch_size_and_accumula
     steps=st.integers(1, 4),
     done=st.integers(0, 40),
 )
-@settings(deadline=None)
-def test_whoever_goes_on_from_a_cursor_meets_the_windows_that_would_have_come(tiny_training, count, size, steps, done):
-    plan = tiny_training.plan(count, batch_size=size, gradient_accumulation_steps=steps)
-    lengths = [2 + i % 7 for i in range(count)]
-    undisturbed = list(itertools.islice(windows(plan, lengths, epoch=0, first=0), done + 5))
-    epoch, first = divmod(done, plan.windows_per_epoch)
-    assert list(itertools.islice(windows(plan, lengths, epoch=epoch, first=first), 5)) == undisturbed[done:]
+def test_every_row_comes_once_an_epoch_and_who_goes_on_from_a_cursor_meets_what_would_have_come(
+    count, size, steps, done
+):
+    order = BatchOrder(tuple(2 + i % 7 for i in range(count)), (tuple(range(count)),), BatchSize(rows=size), seed=5)
+    an_epoch = math.ceil(math.ceil(count / size) / steps)
+    met = list(itertools.islice(windows(order, steps, cursor(0, 0)), 3 * an_epoch + done))
+    for start in range(0, 3 * an_epoch, an_epoch):
+        windows_met, following, ends = zip(*met[start : start + an_epoch], strict=True)
+        assert sorted(row for window in windows_met for rows in window for row in rows) == list(range(count))
+        assert [len(window) for window in windows_met[:-1]] == [steps] * (an_epoch - 1)
+        assert ends == (*[False] * (an_epoch - 1), True)
+        assert following == (*[window[0] for window in windows_met[1:]], None)
+    epoch, window = divmod(done, an_epoch)
+    assert list(itertools.islice(windows(order, steps, cursor(epoch, window)), an_epoch)) == met[done : done + an_epoch]
 
 
 def test_eight_rows_give_the_same_update_as_four_times_two(tiny_training):
@@ -70,18 +66,6 @@ def test_eight_rows_give_the_same_update_as_four_times_two(tiny_training):
     assert lines[0]["grad_norm"] == pytest.approx(lines[1]["grad_norm"], rel=1e-6)
     for name, array in adapters[0].items():
         np.testing.assert_allclose(adapters[1][name], array, rtol=0, atol=1e-6, err_msg=name)
-
-
-def test_two_workers_give_the_same_update_as_one(tiny_training):
-    rows = tiny_training.rows(LENGTHS[:8], prefix=5)
-    adapters = []
-    for count in (1, 2):
-        state = tiny_training.state()
-        with start_workers(count) as workers:
-            tiny_training.train(state, tiny_training.plan(rows, batch_size=4), rows, workers=workers)
-        adapters.append(tiny_training.adapter(state))
-    for name, array in adapters[0].items():
-        np.testing.assert_allclose(adapters[1][name], array, rtol=0, atol=1e-5, err_msg=name)
 
 
 def test_a_line_says_what_a_step_did(tiny_training):
@@ -156,27 +140,57 @@ def test_a_run_that_has_ended_does_nothing_when_it_is_resumed(tiny_training):
     assert (again.ended, again.lines, again.saved) == ("epochs", [], [])
 
 
+def poisoned(rows, *bad):
+    """Batches with the given rows in them have a loss that is not a number."""
+
+    def make(dataset, numbers, **options):
+        batch = make_batch(dataset, numbers, **options)
+        return replace(batch, target_weight=batch.target_weight * (mx.nan if set(bad) & set(numbers) else 1.0))
+
+    return make
+
+
+def test_a_step_that_is_not_finite_is_left_out_and_its_rows_are_named(tiny_training):
+    rows = tiny_training.rows([4] * 10)
+    state, undisturbed = tiny_training.state(), tiny_training.state()
+    plan = tiny_training.plan(rows)
+    trained = tiny_training.train(state, plan, rows, make=poisoned(rows, 3))
+    (skipped,) = [line for line in trained.lines if "skipped" in line]
+    assert (trained.ended, len(trained.losses), state.step, state.skipped) == ("epochs", 4, 5, 0)
+    assert skipped["skipped"] == "loss"
+    assert rows[3].where in skipped["rows"]
+    assert len(skipped["rows"]) == 2
+    assert state.optimizer.state["states"][0]["step"].item() == 4
+    assert state.target_tokens == sum(line.get("target_tokens", 0) for line in trained.lines)
+    assert all(np.isfinite(array).all() for array in tiny_training.adapter(state).values())
+    assert not same(tiny_training.adapter(state), tiny_training.adapter(undisturbed))
+
+
 @pytest.mark.parametrize("bad", [mx.nan, mx.inf])
-def test_a_loss_that_is_not_finite_names_the_rows_and_changes_nothing(tiny_training, bad):
-    rows = tiny_training.rows([4] * 4)
+def test_three_in_a_row_end_the_run_with_a_diagnosis_and_nothing_changed(tiny_training, bad):
+    rows = tiny_training.rows([4] * 10)
     state = tiny_training.state()
     weight = lora_layers(state.network)[0][1]
     before = tiny_training.adapter(state)
-    with pytest.raises(TrainingError, match="step 1: the loss is") as error:
-        tiny_training.train(state, tiny_training.plan(rows), rows, objective=lambda _: bad * mx.sum(weight.lora_a))
+    lines = []
+    with pytest.raises(TrainingError, match="in 3 steps in a row, up to step 3") as error:
+        tiny_training.train(
+            state, tiny_training.plan(rows), rows, objective=lambda _: bad * mx.sum(weight.lora_a), lines=lines
+        )
     named = error.value.where.split(", ")
     assert len(named) == 2
     assert set(named) <= {row.where for row in rows}
-    assert "learning_rate" in error.value.remedy
+    assert "base model" in error.value.remedy  # no step was ever good
     assert same(tiny_training.adapter(state), before)
-    assert (state.step, state.optimizer.state["step"].item()) == (0, 0)
+    assert [line["step"] for line in lines if "skipped" in line] == [1, 2, 3]
+    assert state.optimizer.state["states"][0]["step"].item() == 0
 
 
-def test_a_gradient_that_is_not_finite_is_refused_like_a_loss(tiny_training):
-    rows = tiny_training.rows([4] * 4)
+def test_a_gradient_that_is_not_finite_counts_like_a_loss(tiny_training):
+    rows = tiny_training.rows([4] * 6)
     state = tiny_training.state()
     layer = lora_layers(state.network)[0][1]
-    with pytest.raises(TrainingError, match="its gradient nan"):
+    with pytest.raises(TrainingError, match="the gradient was not"):
         tiny_training.train(
             state, tiny_training.plan(rows), rows, objective=lambda _: mx.sum(mx.sqrt(layer.lora_a * 0.0))
         )

@@ -1,21 +1,12 @@
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from mlx import nn
 
 from mlxtune.training.optimizer import make_optimizer
-from mlxtune.training.state import TrainingState
+from mlxtune.training.state import TrainingState, WindowSum
 
 
 def after(**counters) -> TrainingState:
     return TrainingState(nn.Module(), make_optimizer("adamw", weight_decay=0.0), **counters)
-
-
-@given(rows=st.integers(1, 50), size=st.integers(1, 8), steps=st.integers(1, 5))
-def test_an_epoch_has_as_many_updates_as_its_batches_fill(tiny_training, rows, size, steps):
-    plan = tiny_training.plan(rows, batch_size=size, gradient_accumulation_steps=steps)
-    batches = [range(rows)[i : i + size] for i in range(0, rows, size)]
-    assert plan.windows_per_epoch == len([batches[i : i + steps] for i in range(0, len(batches), steps)])
 
 
 @pytest.mark.parametrize(
@@ -70,23 +61,42 @@ def test_the_rate_goes_by_updates_not_by_batches(tiny_training):
     assert rates == pytest.approx([1.0, 1.0, 1 - 1 / 3, 1 - 2 / 3])
 
 
-def test_where_time_ends_a_run_the_rate_follows_the_clock(tiny_training):
-    plan = tiny_training.plan(16, epochs=None, max_minutes=2.0, lr_schedule="linear", learning_rate=1.0)
-    rates = [plan.learning_rate_for(after(step=3, seconds=seconds)) for seconds in (0.0, 30.0, 90.0, 120.0)]
-    assert rates == pytest.approx([1.0, 0.75, 0.25, 0.0])
+def test_minutes_become_steps_once_after_some_steps_were_timed(tiny_training):
+    plan = tiny_training.plan(16, epochs=None, max_minutes=2.0)
+    assert plan.horizon_after(after(step=4, seconds=20.0), 5.0) is None
+    assert plan.horizon_after(after(step=5, seconds=30.0), 5.0) == 5 + 18
+    assert plan.horizon_after(after(step=6, seconds=35.0, horizon=23), 9.0) is None
+    assert plan.horizon_after(after(step=5, seconds=130.0), 5.0) == 6  # over already; one more is the least
+    assert tiny_training.plan(16).horizon_after(after(step=5), 5.0) is None
 
 
-def test_where_steps_and_time_end_a_run_the_rate_follows_the_nearer_end(tiny_training):
-    plan = tiny_training.plan(16, max_steps=8, max_minutes=1.0, lr_schedule="linear", learning_rate=1.0)
-    assert plan.learning_rate_for(after(step=4, seconds=6.0)) == pytest.approx(0.5)
-    assert plan.learning_rate_for(after(step=4, seconds=45.0)) == pytest.approx(0.25)
+def test_the_horizon_is_no_further_than_the_other_limits(tiny_training):
+    plan = tiny_training.plan(16, max_steps=8, max_minutes=60.0)
+    assert plan.horizon_after(after(step=5, seconds=30.0), 5.0) == 8
+
+
+def test_the_schedule_is_that_of_the_horizon_and_until_then_of_a_long_run(tiny_training):
+    plan = tiny_training.plan(
+        16, epochs=None, max_minutes=2.0, lr_schedule="linear", learning_rate=1.0, warmup_ratio=0.01
+    )
+    assert plan.learning_rate_for(after(step=2)) == pytest.approx(0.3)
+    rates = [plan.learning_rate_for(after(step=step, horizon=21)) for step in (6, 11, 20)]
+    assert rates == pytest.approx([1 - 5 / 20, 1 - 10 / 20, 1 - 19 / 20])
+
+
+def test_the_horizon_ends_the_run_though_the_clock_has_not(tiny_training):
+    plan = tiny_training.plan(16, epochs=None, max_minutes=2.0)
+    assert plan.ended(after(step=20, seconds=100.0, horizon=21)) is None
+    assert plan.ended(after(step=21, seconds=100.0, horizon=21)) == "max_minutes"
+    assert plan.ended(after(step=20, seconds=120.0, horizon=21)) == "max_minutes"
 
 
 def test_the_cursor_moves_from_the_last_window_to_the_next_epoch():
     state = after(epoch=1, window=2)
-    state.advance(windows_per_epoch=4, tokens=10, target_tokens=3, seconds=0.5)
+    found = WindowSum(tokens=10, target_tokens=3, seconds=0.5)
+    state.advance(found, last_of_epoch=False)
     assert (state.step, state.epoch, state.window) == (1, 1, 3)
-    state.advance(windows_per_epoch=4, tokens=10, target_tokens=3, seconds=0.5)
+    state.advance(found, last_of_epoch=True)
     assert (state.step, state.epoch, state.window) == (2, 2, 0)
     assert (state.tokens, state.target_tokens, state.seconds) == (20, 6, 1.0)
 

@@ -1,5 +1,6 @@
 import itertools
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import reduce
 
 import mlx.core as mx
 import numpy as np
@@ -8,12 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mlx.utils import tree_flatten, tree_map
 
-from mlxtune.adapters.lora import set_dropout_keys
 from mlxtune.data.batch import make_batch
-from mlxtune.device.workers import start_workers
 from mlxtune.inference.likelihood import make_reader
 from mlxtune.training.objectives.sft import sft_loss_sum
-from mlxtune.training.step import accumulate, clip
+from mlxtune.training.optimizer import make_optimizer
+from mlxtune.training.step import clip, make_step
 
 
 @pytest.fixture(scope="module")
@@ -21,12 +21,36 @@ def network(tiny_training):
     return tiny_training.state().network
 
 
-def gradient_of(network, rows, parts, *, share_prefix=False, **options):
+KEY = mx.random.key(0)
+
+
+@dataclass(frozen=True)
+class Found:
+    """What the batches of a window say together."""
+
+    loss: float
+    target_count: int
+    weight_sum: float
+    gradients: dict
+
+
+def read(network, batches) -> Found:
     reader = make_reader(network)
-    batches = [make_batch(rows, part, share_prefix=share_prefix) for part in parts]
-    found = accumulate(network, lambda batch: sft_loss_sum(reader, batch), batches, **options)
-    set_dropout_keys(network, None)
-    return found
+    step = make_step(
+        network,
+        make_optimizer("adamw", weight_decay=0.0),
+        lambda batch: sft_loss_sum(reader, batch),
+        max_grad_norm=None,
+    )
+    sums = [step.gradient(batch, KEY) for batch in batches]
+    weight = sum(float(mx.sum(batch.target_weight)) for batch in batches)
+    total = reduce(lambda a, b: tree_map(mx.add, a, b), [gradients for _, gradients in sums])
+    loss = sum(float(loss) for loss, _ in sums) / weight
+    return Found(loss, sum(batch.target_count for batch in batches), weight, tree_map(lambda g: g / weight, total))
+
+
+def gradient_of(network, rows, parts, *, share_prefix=False):
+    return read(network, [make_batch(rows, part, share_prefix=share_prefix) for part in parts])
 
 
 def flat(gradients):
@@ -84,13 +108,12 @@ def test_each_target_weighs_the_same_whatever_rows_it_is_batched_with(network, t
 
 def test_weighted_targets_give_the_weighted_mean(network, tiny_training):
     rows = tiny_training.rows([5, 7])
-    reader = make_reader(network)
 
     def found(weights):
         batch = make_batch(rows, range(2), share_prefix=False)
         owner = np.array(batch.target_index) // batch.token_ids.shape[1]
         batch = replace(batch, target_weight=mx.array(np.array(weights, np.float32)[owner]))
-        return accumulate(network, lambda batch: sft_loss_sum(reader, batch), [batch])
+        return read(network, [batch])
 
     first, second, both = found([1.0, 0.0]), found([0.0, 1.0]), found([0.5, 2.0])
     shares = np.array([0.5, 2.0]) * [first.weight_sum, second.weight_sum]
@@ -100,36 +123,10 @@ def test_weighted_targets_give_the_weighted_mean(network, tiny_training):
     assert_close(both.gradients, expected, rtol=1e-5)
 
 
-def test_workers_give_the_same_bits_as_one_after_the_other(tiny_training):
-    rows = tiny_training.rows([3, 17, 5, 30, 8, 2], prefix=4)
-    network = tiny_training.state(dropout=0.3).network
-    keys = mx.random.split(mx.random.key(1), 3)
-    parts = [range(i, i + 2) for i in range(0, 6, 2)]
-
-    def run(**options):
-        return gradient_of(
-            network,
-            rows,
-            parts,
-            share_prefix=True,
-            before_batch=lambda i: set_dropout_keys(network, keys[i]),
-            **options,
-        )
-
-    alone = run()
-    with start_workers(2) as workers:
-        for _ in range(3):
-            both = run(workers=workers)
-            assert both.loss_sum == alone.loss_sum
-            for name, array in flat(alone.gradients).items():
-                assert mx.array_equal(flat(both.gradients)[name], array), name
-
-
 def test_no_parameter_changes_while_gradients_are_formed(tiny_training):
     state = tiny_training.state()
     before = tiny_training.adapter(state)
-    with start_workers(2) as workers:
-        gradient_of(state.network, tiny_training.rows([4, 5, 6]), [[0], [1], [2]], workers=workers)
+    gradient_of(state.network, tiny_training.rows([4, 5, 6]), [[0], [1], [2]])
     after = tiny_training.adapter(state)
     assert all(np.array_equal(before[name], after[name]) for name in before)
 
@@ -141,6 +138,6 @@ def test_clipping_is_by_the_norm_over_all_gradients_together(max_norm):
     norm = np.sqrt((arrays["a"] ** 2).sum() + (arrays["b"][0]["c"] ** 2).sum())
     factor = min(1.0, max_norm / norm) if max_norm is not None else 1.0
     clipped, told = clip({"a": mx.array(arrays["a"]), "b": [{"c": mx.array(arrays["b"][0]["c"])}]}, max_norm)
-    assert told == pytest.approx(norm, rel=1e-6)
+    assert float(told) == pytest.approx(norm, rel=1e-6)
     np.testing.assert_allclose(np.array(clipped["a"]), factor * arrays["a"], rtol=1e-5)
     np.testing.assert_allclose(np.array(clipped["b"][0]["c"]), factor * arrays["b"][0]["c"], rtol=1e-5)

@@ -5,11 +5,11 @@ that reads the answers would stumble over each. Values are compared as JSON know
 but 1 and 1.0 are one number (RFC 8259, section 6), and the order of keys means nothing.
 """
 
-import json
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 from mlxtune.errors import DataError
+from mlxtune.json_text import name_of_type, parse_json
 
 
 def score(
@@ -61,37 +61,10 @@ def _read_reference(text: str, where: object) -> dict[str, Any]:
 
 def _parse_object(text: str) -> dict[str, Any]:
     """Read the one JSON object that ``text`` must be; ValueError, with the reason, where it is not."""
-    try:
-        value = json.loads(text.strip(), parse_constant=_refuse_constant, object_pairs_hook=_object_without_repeats)
-    except RecursionError:
-        raise ValueError("it is nested too deeply") from None
+    value = parse_json(text.strip())
     if not isinstance(value, dict):
-        raise ValueError(f"it is {_KINDS[type(value)]}")  # noqa: TRY004 - a reading error like the others
+        raise ValueError(f"it is {name_of_type(value)}")  # noqa: TRY004 - a reading error like the others
     return value
-
-
-_KINDS = {
-    dict: "an object",
-    list: "an array",
-    str: "a string",
-    int: "a number",
-    float: "a number",
-    bool: "a boolean",
-    type(None): "null",
-}
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")
-
-
-def _object_without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        repeated = next(name for name in found if names.count(name) > 1)
-        raise ValueError(f"the key {repeated!r} is given twice")
-    return found
 
 
 def _has_value(answer: dict[str, Any] | None, name: str, expected: Any) -> bool:
@@ -103,7 +76,7 @@ def _same_value(left: Any, right: Any) -> bool:
     waiting = [(left, right)]
     while waiting:
         a, b = waiting.pop()
-        if _KINDS[type(a)] != _KINDS[type(b)]:
+        if name_of_type(a) != name_of_type(b):
             return False
         if isinstance(a, dict):
             if a.keys() != b.keys():

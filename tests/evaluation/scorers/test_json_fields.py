@@ -139,10 +139,10 @@ def test_a_named_field_that_the_reference_lacks_is_an_error_with_its_place():
     ("reference", "reason"),
     [
         ("billing", "Expecting value"),
-        ("[]", "an array"),
+        ("[]", "a list"),
         ("null", "null"),
         ('{"a": NaN}', "NaN"),
-        ('{"a": 1, "a": 2}', "'a' is given twice"),
+        ('{"a": 1, "a": 2}', "'a' stands twice"),
     ],
 )
 def test_a_reference_that_is_no_json_object_is_an_error_with_its_place_and_reason(reference, reason):

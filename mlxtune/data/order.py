@@ -1,0 +1,154 @@
+"""The rows of each batch of an epoch: which go together, and in what order.
+
+Knows lengths and token ids; nothing of text or arrays on a device. The order is a function of (seed, epoch) alone, so a
+resumed run meets the batch it would have met. Rows that begin alike go together, since a beginning that all rows of a
+batch share is computed once; among those, rows of like length, which saves padding. The price is that the rows of a
+batch are not independent draws.
+"""
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from mlxtune.data.render import Rendered
+
+POOL_BATCHES = 64
+"""Batches of like lengths are cut from this many batches' worth of shuffled rows."""
+
+SHARED_TOKENS = 16
+"""Tokens more than its surroundings that a group of rows must share."""
+GROUP_BATCHES = 4
+"""Batches that a group must fill, so that which rows meet is still a matter of chance."""
+SAVED_SHARE = 0.05
+"""Of the tokens of the rows around them, that groups must save."""
+
+
+@dataclass(frozen=True)
+class BatchSize:
+    """How many rows a batch has: so many, or as many as fit into so many tokens, padding included."""
+
+    rows: int | None = None
+    tokens: int | None = None
+
+    def fits(self, count: int, longest: int) -> bool:
+        """Whether ``count`` rows, the longest of so many tokens, are a batch; one row always is."""
+        return count <= 1 or (count <= self.rows if self.rows is not None else count * longest <= (self.tokens or 0))
+
+    def typical_rows(self, lengths: Sequence[int]) -> int:
+        """The rows of a batch of average length."""
+        if self.rows is not None:
+            return self.rows
+        return max(1, int((self.tokens or 0) * len(lengths) / max(1, sum(lengths))))
+
+
+@dataclass(frozen=True)
+class BatchOrder:
+    """The batches of every epoch of one data set; see `batch_order`."""
+
+    lengths: tuple[int, ...]
+    groups: tuple[tuple[int, ...], ...]
+    """Rows that are batched together; each row is in one."""
+    size: BatchSize
+    seed: int
+
+    def epoch(self, epoch: int) -> list[tuple[int, ...]]:
+        """The rows of each batch: every row once, the last partial batch included."""
+        generator = np.random.default_rng([self.seed, epoch])
+        pool_rows = POOL_BATCHES * self.size.typical_rows(self.lengths)
+        batches: list[tuple[int, ...]] = []
+        left_over: list[int] = []
+        for group in self.groups:
+            shuffled = [group[i] for i in generator.permutation(len(group))]
+            for start in range(0, len(shuffled), pool_rows):
+                *whole, last = self._cut(shuffled[start : start + pool_rows])
+                batches += whole
+                if len(last) == self.size.rows:
+                    batches.append(last)
+                else:
+                    left_over += last
+        batches += self._cut(left_over)
+        return [batches[i] for i in generator.permutation(len(batches))]
+
+    def count_batches(self, epoch: int) -> int:
+        """How many batches the epoch has."""
+        return math.ceil(len(self.lengths) / self.size.rows) if self.size.rows else len(self.epoch(epoch))
+
+    def _cut(self, rows: Sequence[int]) -> list[tuple[int, ...]]:
+        """Batches of rows of like length, shortest first."""
+        batches: list[list[int]] = []
+        for row in sorted(rows, key=lambda row: self.lengths[row]):
+            if batches and self.size.fits(len(batches[-1]) + 1, self.lengths[row]):
+                batches[-1].append(row)
+            else:
+                batches.append([row])
+        return [tuple(batch) for batch in batches]
+
+
+def batch_order(dataset: Sequence[Rendered], size: BatchSize, *, seed: int, share_prefix: bool) -> BatchOrder:
+    """How ``dataset`` is gone through in each epoch.
+
+    Args:
+        share_prefix: whether the network computes what the rows of a batch share once; else rows are not grouped.
+    """
+    lengths = tuple(len(row.token_ids) for row in dataset)
+    everyone = tuple(range(len(dataset)))
+    if not share_prefix:
+        return BatchOrder(lengths, (everyone,), size, seed)
+    starts = [row.token_ids[: max(0, int(row.is_target.argmax()) - 1)] for row in dataset]
+    least_rows = GROUP_BATCHES * size.typical_rows(lengths)
+    return BatchOrder(lengths, tuple(prefix_groups(starts, lengths, least_rows=least_rows)), size, seed)
+
+
+def prefix_groups(starts: Sequence[np.ndarray], lengths: Sequence[int], *, least_rows: int) -> list[tuple[int, ...]]:
+    """Rows that begin alike, where batching them together saves more than it costs in chance.
+
+    A group has at least ``least_rows`` rows and shares at least `SHARED_TOKENS` more than the rows around it do; groups
+    are formed where they save `SAVED_SHARE` of those rows' tokens, and within groups again. What is in none of them
+    stays one group.
+
+    Args:
+        starts: of each row, the tokens that may be shared: those before the first target's predecessor.
+        lengths: tokens of each row.
+
+    Returns: the rows' numbers, ascending; each row is in one group.
+    """
+    if not starts:
+        return []
+    order = sorted(range(len(starts)), key=lambda row: starts[row].astype(">u4").tobytes())
+    alike = [_alike(starts[a], starts[b]) for a, b in itertools.pairwise(order)]
+    groups: list[tuple[int, ...]] = []
+    ahead = [(0, len(order))]
+    while ahead:
+        first, end = ahead.pop()
+        base = min(alike[first : end - 1], default=0)
+        runs = [run for run in _runs(alike, first, end, base + SHARED_TOKENS) if run[1] - run[0] >= least_rows]
+        saved = sum((stop - start) * (min(alike[start : stop - 1]) - base) for start, stop in runs)
+        if not runs or saved < SAVED_SHARE * sum(lengths[row] for row in order[first:end]):
+            groups.append(tuple(sorted(order[first:end])))
+            continue
+        ahead += runs
+        inside = {place for start, stop in runs for place in range(start, stop)}
+        if rest := [order[place] for place in range(first, end) if place not in inside]:
+            groups.append(tuple(sorted(rest)))
+    return sorted(groups)
+
+
+def _alike(a: np.ndarray, b: np.ndarray) -> int:
+    """How many tokens ``a`` and ``b`` begin with alike."""
+    length = min(len(a), len(b))
+    different = np.flatnonzero(a[:length] != b[:length])
+    return int(different[0]) if len(different) else length
+
+
+def _runs(alike: Sequence[int], first: int, end: int, least: int) -> list[tuple[int, int]]:
+    """The longest spans of neighbours between ``first`` and ``end`` that share at least ``least`` tokens."""
+    runs, start = [], first
+    for place in range(first, end):
+        if place == end - 1 or alike[place] < least:
+            if place > start:
+                runs.append((start, place + 1))
+            start = place + 1
+    return runs

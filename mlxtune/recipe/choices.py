@@ -1,0 +1,25 @@
+"""What a recipe lets one choose from, where the floors above take the same words and numbers as plain values.
+
+Here alone, and without pydantic: the schema has them, commands show them in their help, and functions take them.
+"""
+
+from collections.abc import Iterable
+from typing import Literal, get_args
+
+Bits = Literal[2, 3, 4, 5, 6, 8]
+GroupSize = Literal[32, 64, 128]
+BITS: tuple[Bits, ...] = get_args(Bits)
+GROUP_SIZES: tuple[GroupSize, ...] = get_args(GroupSize)
+GROUP_SIZE: GroupSize = 32
+"""Where none is named: that of the GGUF formats, whose blocks then stay as they are."""
+
+Form = Literal["chat", "prompt_completion", "text"]
+TrainOn = Literal["completions", "last_completion", "everything"]
+OptimizerName = Literal["adamw", "adam", "sgd", "lion", "adafactor", "muon"]
+Overflow = Literal["error", "drop", "truncate_left", "truncate_right", "split"]
+
+
+def in_words(values: Iterable[object]) -> str:
+    """``32, 64 or 128``, of two values or more."""
+    *others, last = map(str, values)
+    return f"{', '.join(others)} or {last}"
