@@ -20,6 +20,8 @@ class Device:
     kind: Literal["cpu", "gpu"]
     precision: Precision
     reason: str
+    compiles: bool
+    """Whether training steps are compiled; batches then come in few shapes."""
 
 
 def gpu_is_there() -> bool:
@@ -46,11 +48,11 @@ def open_device(choice: str = "auto") -> Device:
         )
     if choice == "gpu" or (choice == "auto" and gpu_is_there()):
         mx.set_default_device(mx.gpu)
-        device = Device("gpu", GPU_BFLOAT16, "asked for" if choice == "gpu" else "MLX sees a GPU")
+        device = Device("gpu", GPU_BFLOAT16, "asked for" if choice == "gpu" else "MLX sees a GPU", compiles=True)
     else:
         mx.set_default_device(mx.cpu)
         mx.disable_compile()
         mx.set_cache_limit(CPU_CACHE_BYTES)
         why = "asked for" if choice == "cpu" else "MLX sees no GPU"
-        device = Device("cpu", CPU_FLOAT32, f"{why}; BLAS: {open_blas().name}")
+        device = Device("cpu", CPU_FLOAT32, f"{why}; BLAS: {open_blas().name}", compiles=False)
     return device

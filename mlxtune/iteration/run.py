@@ -47,6 +47,9 @@ from mlxtune.training.plan import EndedBy, Plan
 from mlxtune.training.state import TrainingState
 from mlxtune.training.step import make_step
 
+SHAPE_MULTIPLE = 16
+"""Of a compiled batch's prefix, length and number of targets."""
+
 METRICS_BYTES = "metrics_bytes"
 """In a checkpoint: how long metrics.jsonl was."""
 
@@ -271,17 +274,19 @@ def _train(run: RunFolder, ready: Ready, watch: Watch, log: Log) -> EndedBy:
     frozen = {
         split: read_frozen_prefix(reader, rows[split], progress=watch.progress) for split in rows if split != "test"
     }
+    multiple = SHAPE_MULTIPLE if opened.device.compiles else 1
     above, lift = frozen["train"].reader, frozen["train"].lift
 
     @functools.lru_cache(maxsize=2)  # a batch is made ahead of time, and taken when it is next
     def batch_of(numbers: tuple[int, ...]) -> Batch:
-        return lift(make_batch(rows["train"], numbers, share_prefix=reader.shares_prefixes))
+        return lift(make_batch(rows["train"], numbers, share_prefix=reader.shares_prefixes, multiple=multiple))
 
     step = make_step(
         state.network,
         state.optimizer,
         lambda batch: sft_loss_sum(above, batch),
         max_grad_norm=ready.plan.max_grad_norm,
+        compiled=opened.device.compiles,
     )
     training = Training(
         plan=ready.plan,

@@ -181,5 +181,5 @@ def test_the_network_is_said_to_be_on_or_off_and_both_are_well():
 
 
 def test_the_gpus_precision_is_explained_too():
-    finding = judge_precision(Device("gpu", GPU_BFLOAT16, "MLX sees a GPU"))
+    finding = judge_precision(Device("gpu", GPU_BFLOAT16, "MLX sees a GPU", compiles=True))
     assert (finding.value, finding.reason.split(";")[0]) == ("bfloat16", "quantized weights stay as stored")
