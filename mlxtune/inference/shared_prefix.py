@@ -30,6 +30,12 @@ class RecordingCache:
         self.keys: mx.array | None = None
         self.values: mx.array | None = None
 
+    def prefixed(self) -> "PrefixedCache":
+        """The same layer's cache for the rows that follow."""
+        assert self.keys is not None
+        assert self.values is not None
+        return PrefixedCache(self.keys, self.values, self.window)
+
     def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
         self.keys, self.values = keys, values
         return keys, values
@@ -44,12 +50,10 @@ class RecordingCache:
 class PrefixedCache:
     """One layer's cache while the rows run: the recorded prefix, [1, H, P, D], stands before every row's own keys."""
 
-    def __init__(self, recorded: RecordingCache) -> None:
-        assert recorded.keys is not None
-        assert recorded.values is not None
-        self.prefix_keys, self.prefix_values = recorded.keys, recorded.values
-        self.offset = recorded.keys.shape[2]
-        self.window = recorded.window
+    def __init__(self, prefix_keys: mx.array, prefix_values: mx.array, window: int | None) -> None:
+        self.prefix_keys, self.prefix_values = prefix_keys, prefix_values
+        self.offset = prefix_keys.shape[2]
+        self.window = window
         self.keys: mx.array | None = None
         self.values: mx.array | None = None
 
@@ -103,7 +107,7 @@ def forward_both(
     assert windows is not None
     recorders = [RecordingCache(window) for window in windows]
     prefix = forward(prefix_ids[None], cache=recorders)
-    return prefix, forward(token_ids, cache=[PrefixedCache(recorder) for recorder in recorders])
+    return prefix, forward(token_ids, cache=[recorder.prefixed() for recorder in recorders])
 
 
 def common_prefix_length(rows: list[np.ndarray]) -> int:

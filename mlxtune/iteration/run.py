@@ -26,6 +26,7 @@ from mlxtune.iteration.score import score_run
 from mlxtune.models.safetensors import validate_safetensors
 from mlxtune.progress import Progress, silent
 from mlxtune.recipe.load import LoadedRecipe, load_recipe
+from mlxtune.recipe.schema import EveryBlock
 from mlxtune.runs.folder import RunFolder, create_run, lock, open_run, refuse_taken
 from mlxtune.runs.log import Log, attempt_log, in_short
 from mlxtune.runs.manifest import make_manifest, refuse_changes, versions
@@ -44,6 +45,7 @@ from mlxtune.training.loop import Training, train
 from mlxtune.training.objectives.sft import sft_loss_sum
 from mlxtune.training.optimizer import make_optimizer
 from mlxtune.training.plan import EndedBy, Plan
+from mlxtune.training.recompute import recompute_blocks
 from mlxtune.training.state import TrainingState
 from mlxtune.training.step import make_step
 
@@ -192,6 +194,8 @@ def make_ready(opened: Opened) -> Ready:
     """The network with its adapter, and what goes with it. Raises: AdapterError, if the method does not fit it."""
     recipe, network = opened.recipe, opened.model.network
     attach_lora(network, lora_shape(recipe), seed=recipe.seed)
+    if isinstance(recipe.training.grad_checkpoint, EveryBlock):
+        recompute_blocks(network, recipe.training.grad_checkpoint.every)
     optimizer = make_optimizer(recipe.training.optimizer, weight_decay=recipe.training.weight_decay)
     optimizer.init(network.trainable_parameters())
     reader = make_reader(network)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 ENDS = ("config.json", "generation_config.json")
-FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tokenizer_config.json")
+FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 
 
 def open_tokenizer(folder: Path) -> "TokenizerWrapper":

@@ -6,11 +6,11 @@ two axes, each with its own keys by ``type``. Every key has a default but ``name
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, WithJsonSchema, model_validator
+from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from mlxtune.recipe.choices import GROUP_SIZE, Bits, Form, GroupSize, OptimizerName, Overflow, TrainOn
-from mlxtune.recipe.settings import FilePath, Names, Settings, empty_for_now, expected, later, later_types
+from mlxtune.recipe.settings import FilePath, Names, Settings, empty_for_now, expected, later_types
 
 DEFAULT_EPOCHS = 3
 BATCH_SIZE = 8
@@ -60,6 +60,13 @@ class LoraSettings(Settings):
     """Which linear layers of a block get an adapter: all, or those whose last name is listed."""
     layers: Annotated[Literal["all"] | TopLayers, expected("all, or {top: N} with N at least 1")] = "all"
     """Which blocks get adapters: all, or the N nearest to the output, which saves time and memory."""
+
+
+class EveryBlock(Settings):
+    """Some of the blocks that train."""
+
+    every: int = Field(ge=1)
+    """1 is all of them, 2 half."""
 
 
 class SftSettings(Settings):
@@ -125,11 +132,10 @@ class TrainingSettings(Settings):
     max_grad_norm: float | None = Field(default=1.0, gt=0)
     """Gradients longer than this are shortened to it; null does not clip."""
     grad_checkpoint: Annotated[
-        Literal["auto"] | Annotated[bool, WithJsonSchema({"const": False})],
-        expected("auto or false"),
-        later(True, now="auto or false, which keep activations"),
+        Literal["auto", "off"] | EveryBlock, expected("auto, off, or {every: K} with K at least 1")
     ] = "auto"
-    """Recompute activations to save memory; auto is off in this version."""
+    """Work parts of the forward pass out twice, to save memory: every K-th block's; auto is off, unless `--auto` says
+    that memory needs it."""
 
     @model_validator(mode="after")
     def batches_have_one_size(self) -> Self:

@@ -266,7 +266,12 @@ RECIPES = mapping(
         layers=st.just("all") | mapping({"top": COUNT}),
         target_modules=st.just("all-linear") | st.lists(TEXT, min_size=1, max_size=3),
     ),
-    training=mapping(epochs=COUNT, max_steps=COUNT | st.none(), learning_rate=POSITIVE, grad_checkpoint=st.just(False)),
+    training=mapping(
+        epochs=COUNT,
+        max_steps=COUNT | st.none(),
+        learning_rate=POSITIVE,
+        grad_checkpoint=st.just("off") | st.just({"every": 2}),
+    ),
     evaluation=mapping(tasks=TASKS, early_stopping_patience=COUNT | st.none()),
 )
 

@@ -38,7 +38,13 @@ def rows_of(lengths, *, prefix=0, seed=0) -> tuple[Rendered, ...]:
 
 
 def state_of(*, seed=0, dropout=0.0, layers="all", precision=None, weight_decay=0.01, **network) -> TrainingState:
-    """A tiny llama with LoRA of rank 2 whose B is not zero, so that A has a gradient from the first step on."""
+    """A tiny llama with LoRA of rank 2 whose B is not zero, so that A has a gradient from the first step on.
+
+    ``blocks`` are all that it has, ``layers`` those with an adapter.
+    """
+    blocks = network.pop("blocks", None if layers == "all" else layers)
+    if blocks is not None:
+        network["layers"] = blocks
     model = tiny_llama(seed=seed, **({"hidden": 32, "heads": 2, "kv_heads": 1} | network))
     if precision is not None:
         apply_precision(model, precision)

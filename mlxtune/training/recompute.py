@@ -1,0 +1,67 @@
+"""Gradient checkpointing: a block's inside is computed again in the backward pass instead of kept from the forward.
+
+Memory for activations falls to about one input a block, at the price of a second forward pass of those blocks. What the
+backward pass works out again must be what the forward pass did, so all that has a gradient is an explicit input or
+output of the recomputed function: the trainable factors, and the keys and values of a shared prefix, which otherwise
+get wrong gradients without a word. Dropout draws from its layer's key both times.
+
+Source: Training Deep Nets with Sublinear Memory Cost, https://arxiv.org/abs/1604.06174
+"""
+
+from typing import Any
+
+import mlx.core as mx
+from mlx import nn
+from mlx.utils import tree_flatten
+
+from mlxtune.inference.shared_prefix import PrefixedCache, RecordingCache
+
+
+def recompute_blocks(network: Any, every: int) -> int:
+    """Let every ``every``-th block that trains be recomputed, in place, from the topmost down; how many those are.
+
+    Only the blocks' class changes, so that their parameters keep their names. Caches of generation are not affected.
+    """
+    trained = [block for block in network.layers if tree_flatten(block.trainable_parameters())]
+    chosen = trained[::-1][::every]
+    for block in chosen:
+        block.__class__ = _recomputed(type(block))
+    return len(chosen)
+
+
+def _recomputed(kind: type[nn.Module]) -> type[nn.Module]:
+    """The block's class with its forward pass inside `mx.checkpoint`."""
+
+    class Recomputed(kind):
+        def __call__(self, x: mx.array, mask: Any = None, cache: Any = None, *rest: Any, **options: Any) -> mx.array:
+            def run(parameters: dict[str, Any], x: mx.array, inner: Any) -> mx.array:
+                self.update(parameters)
+                return kind.__call__(self, x, mask, inner, *rest, **options)
+
+            parameters = self.trainable_parameters()
+            if cache is None:
+                return mx.checkpoint(lambda parameters, x: run(parameters, x, None))(parameters, x)
+            if isinstance(cache, RecordingCache):
+                return _recording(run, parameters, x, cache)
+            if isinstance(cache, PrefixedCache):
+                return _prefixed(run, parameters, x, cache)
+            return kind.__call__(self, x, mask, cache, *rest, **options)
+
+    Recomputed.__name__ = Recomputed.__qualname__ = kind.__name__
+    return Recomputed
+
+
+def _recording(run: Any, parameters: dict[str, Any], x: mx.array, cache: RecordingCache) -> mx.array:
+    def with_keys_and_values(parameters: dict[str, Any], x: mx.array) -> tuple[Any, ...]:
+        inner = RecordingCache(cache.window)
+        return run(parameters, x, inner), inner.keys, inner.values
+
+    result, cache.keys, cache.values = mx.checkpoint(with_keys_and_values)(parameters, x)
+    return result
+
+
+def _prefixed(run: Any, parameters: dict[str, Any], x: mx.array, cache: PrefixedCache) -> mx.array:
+    def after(parameters: dict[str, Any], x: mx.array, keys: mx.array, values: mx.array) -> mx.array:
+        return run(parameters, x, PrefixedCache(keys, values, cache.window))
+
+    return mx.checkpoint(after)(parameters, x, cache.prefix_keys, cache.prefix_values)
