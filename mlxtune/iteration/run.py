@@ -4,7 +4,7 @@ This is what ``mlxtune train`` calls. All that can be wrong with a recipe, a mod
 made, so that a mistake leaves nothing behind.
 """
 
-import functools
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -14,15 +14,15 @@ import mlx.core as mx
 
 from mlxtune.adapters.attach import adapter_parameters, attach_lora, load_adapter_parameters
 from mlxtune.adapters.format import save_adapter
-from mlxtune.data.batch import Batch, make_batch
 from mlxtune.data.order import BatchOrder
 from mlxtune.errors import AdapterError, ModelError, RunError, UsageError
 from mlxtune.evaluation.heldout import read_heldout
 from mlxtune.files import new_folder, sha256_of, write_text
 from mlxtune.inference.likelihood import Reader, make_reader
 from mlxtune.iteration.card import write_card
-from mlxtune.iteration.opening import Opened, lora_shape, make_order, make_plan, open_recipe
+from mlxtune.iteration.opening import Opened, chat_template_hash, lora_shape, make_order, make_plan, open_recipe
 from mlxtune.iteration.score import score_run
+from mlxtune.iteration.steps import make_run_step
 from mlxtune.models.safetensors import validate_safetensors
 from mlxtune.progress import Progress, silent
 from mlxtune.recipe.load import LoadedRecipe, load_recipe
@@ -39,18 +39,14 @@ from mlxtune.training.checkpoint import (
     read_run,
     read_tensors,
     save_checkpoint,
+    settle,
 )
-from mlxtune.training.frozen_prefix import read_frozen_prefix
+from mlxtune.training.frozen_prefix import FrozenPrefix, read_frozen_prefix
 from mlxtune.training.loop import Training, train
-from mlxtune.training.objectives.sft import sft_loss_sum
 from mlxtune.training.optimizer import make_optimizer
 from mlxtune.training.plan import EndedBy, Plan
 from mlxtune.training.recompute import recompute_blocks
 from mlxtune.training.state import TrainingState
-from mlxtune.training.step import make_step
-
-SHAPE_MULTIPLE = 16
-"""Of a compiled batch's prefix, length and number of targets."""
 
 METRICS_BYTES = "metrics_bytes"
 """In a checkpoint: how long metrics.jsonl was."""
@@ -245,6 +241,7 @@ def _load_newest(run: RunFolder, ready: Ready, watch: Watch, log: Log) -> None:
     kept: dict[str, Any] = {METRICS_BYTES: 0}
     if checkpoint is not None:
         load_checkpoint(ready.state, checkpoint)
+        settle(ready.state, run.checkpoints, keep=ready.opened.recipe.checkpoint.keep)
         kept = read_run(checkpoint)
         then, now = run.read_manifest()["device"]["reason"], ready.opened.device.reason
         if then != now:
@@ -255,7 +252,7 @@ def _load_newest(run: RunFolder, ready: Ready, watch: Watch, log: Log) -> None:
 
 def _train(run: RunFolder, ready: Ready, watch: Watch, log: Log) -> EndedBy:
     """The loop, with what it says of each step and where it saves."""
-    opened, state, reader = ready.opened, ready.state, ready.reader
+    opened, state = ready.opened, ready.state
     rows = {split: dataset.rows for split, dataset in opened.datasets.items()}
 
     def record(line: dict[str, Any]) -> None:
@@ -264,9 +261,11 @@ def _train(run: RunFolder, ready: Ready, watch: Watch, log: Log) -> EndedBy:
         watch.measured(line)
 
     def save() -> None:
-        inputs = opened.inputs()
-        kept = {name: inputs[name] for name in ("chat_template", "train_on")}
-        kept[METRICS_BYTES] = metrics_bytes(run.metrics)
+        kept = {
+            "chat_template": chat_template_hash(opened.model.tokenizer),
+            "train_on": opened.recipe.data.train_on,
+            METRICS_BYTES: metrics_bytes(run.metrics),
+        }
         path = save_checkpoint(state, run.checkpoints, keep=opened.recipe.checkpoint.keep, run=kept)
         log(f"saved {path.name}")
 
@@ -275,20 +274,11 @@ def _train(run: RunFolder, ready: Ready, watch: Watch, log: Log) -> EndedBy:
         return read_heldout(above, tokenizer, rows["valid"], lift=lift).loss
 
     mx.reset_peak_memory()
-    frozen = {
-        split: read_frozen_prefix(reader, rows[split], progress=watch.progress) for split in rows if split != "test"
-    }
-    multiple = SHAPE_MULTIPLE if opened.device.compiles else 1
-    above, lift = frozen["train"].reader, frozen["train"].lift
-
-    @functools.lru_cache(maxsize=2)  # a batch is made ahead of time, and taken when it is next
-    def batch_of(numbers: tuple[int, ...]) -> Batch:
-        return lift(make_batch(rows["train"], numbers, share_prefix=reader.shares_prefixes, multiple=multiple))
-
-    step = make_step(
-        state.network,
-        state.optimizer,
-        lambda batch: sft_loss_sum(above, batch),
+    frozen = {split: frozen_prefix(ready, split, watch.progress) for split in rows if split != "test"}
+    step, batch_of = make_run_step(
+        state,
+        rows["train"],
+        frozen["train"],
         max_grad_norm=ready.plan.max_grad_norm,
         compiled=opened.device.compiles,
     )
@@ -304,6 +294,18 @@ def _train(run: RunFolder, ready: Ready, watch: Watch, log: Log) -> EndedBy:
         should_stop=watch.should_stop,
     )
     return train(state, training)
+
+
+def frozen_prefix(ready: Ready, split: str, progress: Progress) -> FrozenPrefix:
+    """The frozen blocks' states of a split, where the recipe wants them or the rows are met more than once."""
+    opened, plan = ready.opened, ready.plan
+    rows, setting = opened.datasets[split].rows, opened.recipe.training.cache_frozen_prefix
+    steps_an_epoch = math.ceil(ready.order.count_batches(0) / plan.gradient_accumulation_steps)
+    a_pass = steps_an_epoch if split == "train" else plan.validate_every or 1
+    again = plan.total_steps is None or plan.total_steps > a_pass
+    if setting == "off" or (setting == "auto" and not again):
+        return FrozenPrefix(ready.reader, None)
+    return read_frozen_prefix(ready.reader, rows, model_sha256=opened.folder.sha256, progress=progress)
 
 
 def _let_go(ready: Ready) -> None:

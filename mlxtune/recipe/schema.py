@@ -131,6 +131,8 @@ class TrainingSettings(Settings):
     """The optimizer's decay, a share of the learning rate; biases and norms have none, nor has `adam`."""
     max_grad_norm: float | None = Field(default=1.0, gt=0)
     """Gradients longer than this are shortened to it; null does not clip."""
+    cache_frozen_prefix: Literal["auto", "on", "off"] = "auto"
+    """Work out once what the blocks below the lowest adapter make of each row: auto does so if rows are met again."""
     grad_checkpoint: Annotated[
         Literal["auto", "off"] | EveryBlock, expected("auto, off, or {every: K} with K at least 1")
     ] = "auto"

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
-from mlx.utils import tree_flatten, tree_unflatten
+from mlx.utils import tree_flatten, tree_map_with_path
 
 from mlxtune.adapters.attach import adapter_parameters, load_adapter_parameters
 from mlxtune.errors import RunError
-from mlxtune.files import new_folder, sha256_of, write_json, write_text
+from mlxtune.files import clear_parts, new_folder, sha256_of, write_json, write_text
+from mlxtune.models.safetensors import write_safetensors
 from mlxtune.training.state import TrainingState, WindowSum
 
 ADAPTER, OPTIMIZER, STATE, SUMS = "adapter.safetensors", "optimizer.safetensors", "trainer_state.json", "SHA256SUMS"
@@ -29,20 +30,30 @@ def save_checkpoint(state: TrainingState, folder: Path, *, keep: int, run: Mappi
     Args:
         run: what the run keeps with it as JSON values; `read_run` gives it back.
 
-    Later steps' checkpoints are forgotten too: they are damaged, or the run would have been resumed from there. One of
-    the same step is replaced.
+    One of the same step is replaced.
     """
     path = _place(folder, state.step)
     with new_folder(path, force=True) as part:
-        mx.save_safetensors(str(part / ADAPTER), adapter_parameters(state.network))
-        mx.save_safetensors(str(part / OPTIMIZER), dict(tree_flatten(state.optimizer.state)))
+        write_safetensors(part / ADAPTER, adapter_parameters(state.network))
+        write_safetensors(part / OPTIMIZER, dict(tree_flatten(state.optimizer.state)))
         begun = state.window_sum
         if begun is not None:
-            mx.save_safetensors(str(part / WINDOW), dict(tree_flatten(begun.gradients)))
+            write_safetensors(part / WINDOW, dict(tree_flatten(begun.gradients)))
         counters = {**state.counters(), "window_sum": begun.counters() if begun else None, "run": dict(run or {})}
         write_json(part / STATE, counters)
         names = sorted(path.name for path in part.iterdir())
         write_text(part / SUMS, "".join(f"{sha256_of(part / name)}  {name}\n" for name in names))
+    settle(state, folder, keep=keep)
+    return path
+
+
+def settle(state: TrainingState, folder: Path, *, keep: int) -> None:
+    """Make the checkpoint of ``state`` the newest: ``latest.json`` names it, and all but those to keep are forgotten.
+
+    Later steps' are forgotten too: they are damaged, or the run would have been resumed from there. To be called when a
+    run is resumed as well, for a kill may have come between the checkpoint and this.
+    """
+    path = _place(folder, state.step)
     write_json(folder / "latest.json", {"step": state.step, "folder": path.name})
     found = checkpoints(folder)
     kept = found[: found.index(path) + 1][-keep:]
@@ -51,9 +62,7 @@ def save_checkpoint(state: TrainingState, folder: Path, *, keep: int, run: Mappi
     for old in found:
         if old not in kept:
             shutil.rmtree(old)
-    for part in folder.glob(".step_*"):  # of an attempt that was killed while it wrote
-        shutil.rmtree(part)
-    return path
+    clear_parts(folder)
 
 
 def _place(folder: Path, step: int) -> Path:
@@ -71,8 +80,14 @@ def newest_checkpoint(folder: Path, *, damaged: Callable[[Path], None] = lambda 
     Args:
         damaged: told of each newer one, which is passed over.
 
+    One that was just being replaced when its process was killed gets its name back.
+
     Raises: RunError, if there are some and none of them is whole.
     """
+    for hidden in folder.glob(".step_*.old"):
+        path = hidden.with_name(hidden.name.split(".")[1])
+        if not path.exists():
+            hidden.rename(path)
     found = checkpoints(folder)
     for path in reversed(found):
         if _is_whole(path):
@@ -87,16 +102,29 @@ def newest_checkpoint(folder: Path, *, damaged: Callable[[Path], None] = lambda 
 def load_checkpoint(state: TrainingState, path: Path) -> None:
     """Bring ``state`` to what it was when ``path`` was written."""
     load_adapter_parameters(state.network, read_tensors(path / ADAPTER))
-    state.optimizer.state = tree_unflatten(list(read_tensors(path / OPTIMIZER).items()))
+    state.optimizer.state = _as_in(state.optimizer.state, read_tensors(path / OPTIMIZER))
     counters = _read_state(path)
     begun = counters.pop("window_sum")
     del counters["run"]
     state.set_counters(counters)
     state.window_sum = None
     if begun is not None:
-        state.window_sum = WindowSum(**begun, gradients=tree_unflatten(list(read_tensors(path / WINDOW).items())))
+        gradients = _as_in(state.network.trainable_parameters(), read_tensors(path / WINDOW))
+        state.window_sum = WindowSum(**begun, gradients=gradients)
         mx.eval(state.window_sum.gradients)
     mx.eval(state.network.parameters(), state.optimizer.state)
+
+
+def _as_in(tree: Any, tensors: Mapping[str, mx.array]) -> Any:
+    """A tree like ``tree`` of a file's tensors. A file has another order, and a sum in another order other last bits.
+
+    Raises: RunError, if the names are not the tree's.
+    """
+    names = [name for name, _ in tree_flatten(tree)]
+    if odd := sorted(tensors.keys() ^ set(names)):
+        remedy = "resume it with the version that it was begun with"
+        raise RunError(f"the checkpoint is of another version: {', '.join(odd)}", remedy=remedy)
+    return tree_map_with_path(lambda name, _: tensors[name], tree)
 
 
 def read_run(path: Path) -> dict[str, Any]:

@@ -12,9 +12,9 @@ from typing import Any
 
 import mlx.core as mx
 from mlx import nn
-from mlx.utils import tree_flatten
 
 from mlxtune.inference.shared_prefix import PrefixedCache, RecordingCache
+from mlxtune.training.frozen_prefix import trains
 
 
 def recompute_blocks(network: Any, every: int) -> int:
@@ -22,7 +22,7 @@ def recompute_blocks(network: Any, every: int) -> int:
 
     Only the blocks' class changes, so that their parameters keep their names. Caches of generation are not affected.
     """
-    trained = [block for block in network.layers if tree_flatten(block.trainable_parameters())]
+    trained = [block for block in network.layers if trains(block)]
     chosen = trained[::-1][::every]
     for block in chosen:
         block.__class__ = _recomputed(type(block))

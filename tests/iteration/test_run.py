@@ -339,3 +339,37 @@ def test_overrides_of_a_loaded_recipe_are_refused_since_earlier_ones_would_be_lo
     recipe, _ = undisturbed
     with pytest.raises(UsageError, match="takes no more overrides"):
         train(load_recipe(recipe), tmp_path / "run", "seed=1")
+
+
+# --- the blocks below the lowest adapter
+
+
+@pytest.fixture(scope="module")
+def half(tmp_path_factory):
+    """A recipe whose adapter leaves the first block alone, for two epochs."""
+    folder = tmp_path_factory.mktemp("half")
+    recipe = tiny_recipe(folder)
+    runs = {}
+    for setting in ("on", "off"):
+        run_dir = folder / setting
+        train(recipe, run_dir, "method.layers={top: 1}", f"training.cache_frozen_prefix={setting}")
+        runs[setting] = [line for line in read_metrics(run_dir / "metrics.jsonl")]
+    return recipe, runs
+
+
+def test_losses_with_the_frozen_blocks_read_once_are_those_without(half):
+    _, runs = half
+    assert len(runs["on"]) == len(runs["off"]) > 6
+    for on, off in zip(runs["on"], runs["off"], strict=True):
+        for name in {"loss", "valid_loss"} & on.keys():
+            assert on[name] == pytest.approx(off[name], rel=1e-6)
+
+
+@pytest.mark.parametrize(("setting", "steps", "read"), [("auto", 4, 1), ("auto", 3, 0), ("on", 3, 2), ("off", 6, 0)])
+def test_they_are_read_where_rows_are_met_again(half, tmp_path, setting, steps, read):
+    recipe, _ = half
+    told = set()
+    watch = Watch(progress=lambda what, done, total: told.add((what, total)))
+    overrides = ["method.layers={top: 1}", f"training.cache_frozen_prefix={setting}", f"training.max_steps={steps}"]
+    train(recipe, tmp_path / "run", *overrides, "evaluation.every_steps=9", watch=watch)
+    assert sum(what.startswith("read the frozen blocks") for what, _ in told) == read

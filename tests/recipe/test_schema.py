@@ -48,6 +48,7 @@ ALL_DEFAULTS = {
         "optimizer": "adamw",
         "weight_decay": 0.0,
         "max_grad_norm": 1.0,
+        "cache_frozen_prefix": "auto",
         "grad_checkpoint": "auto",
     },
     "evaluation": {"every_steps": 50, "early_stopping_patience": None, "tasks": []},
