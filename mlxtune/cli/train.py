@@ -112,7 +112,9 @@ class Screen:
             self.output.note(f"step {line['step']} is left out: its {line['skipped']} is not a finite number ({rows})")
             return
         if "out_of_memory" in line:
-            self.output.note(f"memory was short: each batch is read in {line['parts_a_batch']} parts from now on")
+            self.output.note(
+                f"memory was short: from now on {line['part_positions']} positions at most are read at once"
+            )
             return
         assert self.plan is not None
         gigabytes = line["peak_memory_bytes"] / 1e9

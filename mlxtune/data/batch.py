@@ -59,15 +59,9 @@ def make_batch(dataset: Sequence[Rendered], rows: Sequence[int], *, share_prefix
         multiple: P, L and T are multiples of it, by a shorter prefix, padding, and targets of weight 0, so that there
             are few shapes to compile.
     """
-    inputs, targets = [], []
-    for row in rows:
-        positions = np.flatnonzero(dataset[row].is_target[1:]) + 1
-        targets.append(positions)
-        inputs.append(dataset[row].token_ids[: positions[-1]])
-    prefix_length = 0
-    if share_prefix and len(rows) > 1:
-        prefix_length = min(common_prefix_length(inputs), min(int(positions[0]) for positions in targets) - 1)
-        prefix_length -= prefix_length % multiple
+    inputs, targets = _inputs(dataset, rows)
+    prefix_length = shared_length(inputs, targets) if share_prefix else 0
+    prefix_length -= prefix_length % multiple
     length = _up(max(len(ids) for ids in inputs) - prefix_length, multiple)
     token_ids = np.zeros((len(rows), length), np.int32)
     for i, ids in enumerate(inputs):
@@ -88,6 +82,26 @@ def make_batch(dataset: Sequence[Rendered], rows: Sequence[int], *, share_prefix
         target_count=target_count,
         weight_sum=float(target_count),
     )
+
+
+def count_positions(dataset: Sequence[Rendered], rows: Sequence[int], *, share_prefix: bool) -> int:
+    """How many positions a batch of ``rows`` would take through the network: P + B * L."""
+    inputs, targets = _inputs(dataset, rows)
+    prefix = shared_length(inputs, targets) if share_prefix else 0
+    return prefix + len(rows) * (max(len(ids) for ids in inputs) - prefix)
+
+
+def shared_length(inputs: list[np.ndarray], targets: list[np.ndarray]) -> int:
+    """P of rows with these tokens and target positions: each target is predicted from a position of its own row."""
+    if len(inputs) < 2:  # noqa: PLR2004 - a row alone shares nothing
+        return 0
+    return min(common_prefix_length(inputs), min(int(positions[0]) for positions in targets) - 1)
+
+
+def _inputs(dataset: Sequence[Rendered], rows: Sequence[int]) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Of each row, the tokens that the network reads, and the targets' positions."""
+    targets = [np.flatnonzero(dataset[row].is_target[1:]) + 1 for row in rows]
+    return [dataset[row].token_ids[: at[-1]] for row, at in zip(rows, targets, strict=True)], targets
 
 
 def _up(count: int, multiple: int) -> int:

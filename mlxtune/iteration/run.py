@@ -14,6 +14,7 @@ import mlx.core as mx
 
 from mlxtune.adapters.attach import adapter_parameters, attach_lora, load_adapter_parameters
 from mlxtune.adapters.format import save_adapter
+from mlxtune.data.batch import count_positions
 from mlxtune.data.order import BatchOrder
 from mlxtune.errors import AdapterError, ModelError, RunError, UsageError
 from mlxtune.evaluation.heldout import read_heldout
@@ -287,6 +288,7 @@ def _train(run: RunFolder, ready: Ready, watch: Watch, log: Log) -> EndedBy:
         order=ready.order,
         step=step,
         make_batch=batch_of,
+        positions=lambda numbers: count_positions(rows["train"], numbers, share_prefix=ready.reader.shares_prefixes),
         places=[row.where for row in rows["train"]],
         record=record,
         validate=validate,

@@ -33,20 +33,38 @@ SKIPPED_AT_MOST = 2
 class Training:
     """What the loop works with, beside the state.
 
-    ``make_batch`` may be asked for the same rows twice: ahead of time, and when they are next. ``record`` is given the
+    ``make_batch`` may be asked for the same rows twice: ahead of time, and when they are next. ``positions`` says how
+    many positions rows take through the network together; ``places`` names each row for people. ``record`` is given the
     lines of metrics.jsonl. ``validate`` gives the mean loss a target on held-out rows. ``save`` writes a checkpoint of
-    the state. ``should_stop`` is asked before each batch. ``places`` names each row for people.
+    the state. ``should_stop`` is asked before each batch.
     """
 
     plan: Plan
     order: BatchOrder
     step: Step
     make_batch: Callable[[Rows], Batch]
+    positions: Callable[[Rows], int]
     places: Sequence[str]
     record: Callable[[dict[str, Any]], None]
     validate: Callable[[], float]
     save: Callable[[], None]
     should_stop: Callable[[], bool]
+
+    def parts(self, window: Sequence[Rows], positions: int) -> list[Rows]:
+        """A window's batches in parts that take at most so many positions; a row that is longer goes alone.
+
+        The sums over the parts are those over the batch: memory is that of a part, and there is less padding.
+        """
+        found: list[Rows] = []
+        ahead = list(reversed(window))
+        while ahead:
+            rows = ahead.pop()
+            if len(rows) == 1 or self.positions(rows) <= positions:
+                found.append(rows)
+            else:
+                half = len(rows) // 2
+                ahead += [rows[half:], rows[:half]]
+        return found
 
 
 def train(state: TrainingState, training: Training) -> EndedBy:
@@ -102,7 +120,7 @@ def update(
 ) -> bool:
     """Make one update, record it and advance the state; False if it was asked to stop on the way.
 
-    Where memory is short the batches are read in twice as many parts, from the window's beginning.
+    Where memory is short the batches are read in smaller parts, from the window's beginning.
     """
     while True:
         parameters = state.parameters()
@@ -117,14 +135,15 @@ def update(
             state.set_parameters(*parameters)
             state.window_sum = None
             mx.clear_cache()
-            if state.cuts >= max(map(len, window)):
+            parts = training.parts(window, state.part_positions)
+            if all(len(part) == 1 for part in parts):
                 raise TrainingError(
                     f"step {state.step + 1}: there is not enough memory for a single row",
                     where=", ".join(training.places[row] for rows in window for row in rows),
                     remedy="lower data.max_seq_length, or train fewer layers: method.layers: {top: N}",
                 ) from error
-            state.cuts *= 2
-            training.record({"step": state.step + 1, "out_of_memory": True, "parts_a_batch": state.cuts})
+            state.part_positions = max(training.positions(part) for part in parts if len(part) > 1) // 2
+            training.record({"step": state.step + 1, "out_of_memory": True, "part_positions": state.part_positions})
         else:
             training.record(line)
             return True
@@ -136,7 +155,7 @@ def read_window(state: TrainingState, training: Training, window: list[Rows]) ->
     What was read until then stays in the state, and in its checkpoint.
     """
     found = state.window_sum or WindowSum()
-    parts = [part for rows in window for part in cut(rows, state.cuts)]
+    parts = training.parts(window, state.part_positions)
     for number in range(found.batches, len(parts)):
         if training.should_stop():
             state.window_sum = found if found.batches else None
@@ -182,7 +201,7 @@ def finish(
     *after, norm = training.step.apply(*state.parameters(), found.gradients or {}, mx.array(found.weight_sum))
     mx.async_eval(*after, norm)
     if following is not None:
-        training.make_batch(cut(following, state.cuts)[0])
+        training.make_batch(training.parts([following], state.part_positions)[0])
     mx.eval(*after, norm)
     grad_norm = float(norm)
     loss = found.loss_sum / found.weight_sum
@@ -239,11 +258,6 @@ def validated(state: TrainingState, training: Training) -> bool:
         )
     training.record({"step": state.step, "valid_loss": valid_loss, "valid_seconds": time.perf_counter() - started})
     return state.note_validation(valid_loss)
-
-
-def cut(rows: Rows, parts: int) -> list[Rows]:
-    """A batch's rows in at most ``parts`` runs of about equal size, none empty."""
-    return [tuple(part.tolist()) for part in np.array_split(np.array(rows), min(parts, len(rows)))]
 
 
 def dropout_key(seed: int, step: int, batch: int) -> mx.array:

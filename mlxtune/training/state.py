@@ -6,6 +6,9 @@ from typing import Any
 from mlx import nn, optimizers
 from mlx.utils import tree_map
 
+PART_POSITIONS = 1024
+"""Enough to keep a processor busy; more at once only takes more memory."""
+
 TENSORS = ("network", "optimizer", "window_sum")
 
 
@@ -32,7 +35,8 @@ class TrainingState:
     """The network's adapter, the optimizer's moments and a window begun are tensors; the rest are plain numbers.
 
     ``step`` counts updates. ``epoch`` and ``window`` are the data cursor: the next window to be trained on, of which
-    ``window_sum`` has read some batches. ``cuts`` is how many parts each batch is read in since memory was short.
+    ``window_sum`` has read some batches. ``part_positions`` is how many of a batch go through the network at
+    once; it shrinks where memory is short.
     ``skipped`` counts the updates in a row that were left out, since loss or gradient was not finite. ``horizon`` is
     the step at which a run limited by time is to end, once it is known. ``seconds`` sums the steps' wall time over all
     attempts. ``bad_validations`` counts those since the best one. ``saved_step`` is the step of the last checkpoint.
@@ -44,7 +48,7 @@ class TrainingState:
     step: int = 0
     epoch: int = 0
     window: int = 0
-    cuts: int = 1
+    part_positions: int = PART_POSITIONS
     skipped: int = 0
     horizon: int | None = None
     tokens: int = 0

@@ -10,7 +10,7 @@ import pytest
 from tiny import tiny_llama
 
 from mlxtune.adapters.attach import LoraShape, adapter_parameters, attach_lora, load_adapter_parameters
-from mlxtune.data.batch import make_batch
+from mlxtune.data.batch import count_positions, make_batch
 from mlxtune.data.order import BatchSize, batch_order
 from mlxtune.data.render import Rendered
 from mlxtune.device.precision import apply_precision
@@ -140,6 +140,7 @@ def train_on(
         order=batch_order(rows, plan.size, seed=plan.seed, share_prefix=share_prefix),
         step=step,
         make_batch=lambda numbers: make(rows, numbers, share_prefix=share_prefix),
+        positions=lambda numbers: count_positions(rows, numbers, share_prefix=share_prefix),
         places=[row.where for row in rows],
         record=lines.append,
         validate=validate,

@@ -68,6 +68,31 @@ def test_eight_rows_give_the_same_update_as_four_times_two(tiny_training):
         np.testing.assert_allclose(adapters[1][name], array, rtol=0, atol=1e-6, err_msg=name)
 
 
+def test_a_large_batch_is_read_in_parts_that_give_the_same_update(tiny_training):
+    rows = tiny_training.rows(LENGTHS[:8], prefix=10)
+    adapters, losses, peaks = [], [], []
+    for positions in (10_000, 30):
+        state = tiny_training.state()
+        state.part_positions = positions
+        made = []
+
+        def noted(*args, made=made, **options):
+            made.append(make_batch(*args, **options))
+            return made[-1]
+
+        plan = tiny_training.plan(rows, batch_size=8, learning_rate=1e-3)
+        trained = tiny_training.train(state, plan, rows, make=noted)
+        losses += trained.losses
+        peaks.append(max(batch.prefix_ids.shape[0] + batch.token_ids.size for batch in made))
+        adapters.append(tiny_training.adapter(state))
+        assert trained.lines[0]["tokens"] == sum(len(row.token_ids) for row in rows)
+    assert peaks[0] > 60
+    assert peaks[1] <= 30
+    assert losses[0] == pytest.approx(losses[1], rel=1e-6)
+    for name, array in adapters[0].items():
+        np.testing.assert_allclose(adapters[1][name], array, rtol=0, atol=1e-6, err_msg=name)
+
+
 def test_a_line_says_what_a_step_did(tiny_training):
     rows = tiny_training.rows(LENGTHS, prefix=4)
     trained = tiny_training.train(tiny_training.state(), tiny_training.plan(rows, epochs=2), rows)
