@@ -1,11 +1,13 @@
-"""Where mlxtune keeps what it can make or fetch again: converted models, the renamed BLAS, base scores.
+"""Where mlxtune keeps what it can make or fetch again: models, the renamed BLAS, base scores, frozen blocks' states.
 
 The folder is the owner's alone. An entry is a folder or file whose name holds the hash of all that it was made from,
 so that nothing in it is ever stale; what made it knows the rest.
 """
 
 import os
+import shutil
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 from mlxtune.errors import DeviceError
@@ -34,6 +36,47 @@ def cache_folder(*parts: str) -> Path:
             remedy=f"set {CACHE} to a folder that you can write to",
         ) from error
     return folder
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One thing in the cache: a file or folder below the folder of its ``kind``."""
+
+    kind: str
+    path: Path
+    size_bytes: int
+    modified: float
+    """Seconds since 1970."""
+
+
+def entries(kind: str | None = None) -> list[Entry]:
+    """What is in the cache, or of one kind, the oldest first."""
+    found = []
+    for folder in sorted(path for path in cache_folder().iterdir() if path.is_dir() and kind in (None, path.name)):
+        for path in folder.iterdir():
+            files = [path] if not path.is_dir() else [file for file in path.rglob("*") if file.is_file()]
+            size = sum(file.lstat().st_size for file in files)
+            found.append(Entry(folder.name, path, size, path.lstat().st_mtime))
+    return sorted(found, key=lambda entry: (entry.modified, entry.path))
+
+
+def forget(entry: Entry) -> None:
+    """Remove an entry. A process that has its files open keeps them until it ends."""
+    if entry.path.is_dir() and not entry.path.is_symlink():
+        shutil.rmtree(entry.path, ignore_errors=True)
+    else:
+        entry.path.unlink(missing_ok=True)
+
+
+def make_room(kind: str, limit_bytes: int) -> None:
+    """Forget the oldest entries of a kind until the others take ``limit_bytes`` at most; the newest stays."""
+    found = entries(kind)
+    total = sum(entry.size_bytes for entry in found)
+    for entry in found[:-1]:
+        if total <= limit_bytes:
+            return
+        forget(entry)
+        total -= entry.size_bytes
 
 
 def _root() -> Path:

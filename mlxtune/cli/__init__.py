@@ -22,6 +22,7 @@ from mlxtune.network import close_hub
 COMMANDS = {
     "doctor": "Check this machine: versions, device, memory, BLAS.",
     "models": "List, show and fetch the models that mlxtune knows by name.",
+    "cache": "List and clear what mlxtune keeps to save work.",
     "convert": "Write a model as an MLX folder; quantize it, if asked to.",
     "recipes": "List, show, copy and check recipes.",
     "data": "Look at training data, token by token; check it; split it.",

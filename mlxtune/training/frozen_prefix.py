@@ -19,7 +19,7 @@ import numpy as np
 from mlx import nn
 from mlx.utils import tree_flatten
 
-from mlxtune.cache import cache_folder
+from mlxtune.cache import cache_folder, make_room
 from mlxtune.data.batch import READING_TOKENS, Batch, reading_batches
 from mlxtune.data.render import Rendered
 from mlxtune.files import new_folder
@@ -29,6 +29,8 @@ from mlxtune.models.anatomy import Anatomy, split_backbone
 from mlxtune.progress import Progress, silent
 
 MEMORY_BYTES = 1 << 30
+CACHE_BYTES = 32 << 30
+"""Of all entries in the cache together; older ones make room."""
 DISK_SHARE = 0.5
 """Of the free disk, that states may take."""
 FOLDER, FILE = "frozen_states", "states.bin"
@@ -130,6 +132,7 @@ def read_frozen_prefix(
             return whole
         with new_folder(path) as part:
             read_into(np.memmap(part / FILE, plain, "w+", shape=shape)).array.flush()  # type: ignore[attr-defined]
+        make_room(FOLDER, CACHE_BYTES)
     states = States(np.memmap(path / FILE, plain, "r", shape=shape), one_position.dtype, tuple(starts.tolist()))
     return FrozenPrefix(above, states)
 
