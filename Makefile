@@ -3,6 +3,9 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 RUN ?= runs/quickstart
+# Of the CPU's matrix products, on Linux: two are faster where nothing else runs, one where something does.
+BLAS_THREADS ?= 2
+TRAIN = MLXTUNE_BLAS_THREADS=$(BLAS_THREADS) $(BIN)/mlxtune train support-triage
 MESSAGE ?= Hi, the doorbell from order LK-48213 has been dead since Sunday. Could somebody ring me back today? It is urgent.
 
 .PHONY: quickstart test check conformance
@@ -10,8 +13,8 @@ MESSAGE ?= Hi, the doorbell from order LK-48213 has been dead since Sunday. Coul
 quickstart: $(VENV)/.installed
 	@echo "environment: $(VENV)"
 	@$(BIN)/mlxtune models get smollm2-135m-instruct
-	@if [ -e $(RUN) ]; then $(BIN)/mlxtune train support-triage --resume $(RUN); \
-	 else $(BIN)/mlxtune train support-triage --run-dir $(RUN); fi
+	@if [ -e $(RUN) ]; then $(TRAIN) --resume $(RUN); \
+	 else $(TRAIN) --run-dir $(RUN); fi
 	@if [ $(RUN)-fused/config.json -nt $(RUN)/adapter/adapter_config.json ]; then echo "fused already: $(RUN)-fused"; \
 	 else $(BIN)/mlxtune fuse $(RUN) $(RUN)-fused --force; fi
 	@echo "a message that nobody has labelled: $(MESSAGE)"

@@ -5,7 +5,7 @@ from typing import Literal
 
 import mlx.core as mx
 
-from mlxtune.device.blas import open_blas
+from mlxtune.device.blas import Blas, open_blas
 from mlxtune.device.precision import CPU_FLOAT32, GPU_BFLOAT16, Precision
 from mlxtune.errors import DeviceError, UsageError
 
@@ -22,6 +22,11 @@ class Device:
     reason: str
     compiles: bool
     """Whether training steps are compiled; batches then come in few shapes."""
+
+
+def in_words(blas: Blas) -> str:
+    """A BLAS and how many threads it has, where that is known."""
+    return blas.name if blas.threads is None else f"{blas.name}, {blas.threads} thread{'s' * (blas.threads > 1)}"
 
 
 def gpu_is_there() -> bool:
@@ -54,5 +59,5 @@ def open_device(choice: str = "auto") -> Device:
         mx.disable_compile()
         mx.set_cache_limit(CPU_CACHE_BYTES)
         why = "asked for" if choice == "cpu" else "MLX sees no GPU"
-        device = Device("cpu", CPU_FLOAT32, f"{why}; BLAS: {open_blas().name}", compiles=False)
+        device = Device("cpu", CPU_FLOAT32, f"{why}; BLAS: {in_words(open_blas())}", compiles=False)
     return device
