@@ -8,6 +8,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
 import sys
@@ -16,6 +17,20 @@ from pathlib import Path
 from typing import Any
 
 from mlxtune.errors import OutputExistsError
+
+PART = re.compile(r"\..+\.[0-9a-f]{8}(\.old)?")
+"""The hidden names of what is being written, and of what it is to replace."""
+
+
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Let an error of the system in this block say where: one that comes while a file is written names no file."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(path)
+        raise
 
 
 def flush(descriptor: int) -> None:
@@ -33,7 +48,8 @@ def flush_path(path: Path) -> None:
     """Bring a file, or a folder's list of names, to the medium."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        flush(descriptor)
+        with naming(path):
+            flush(descriptor)
     finally:
         os.close(descriptor)
 
@@ -52,7 +68,7 @@ def write_together(contents: Mapping[Path, bytes]) -> None:
     parts = {path: path.with_name(f".{path.name}.{secrets.token_hex(4)}") for path in contents}
     try:
         for path, content in contents.items():
-            with parts[path].open("wb") as file:
+            with naming(path), parts[path].open("wb") as file:
                 file.write(content)
                 file.flush()
                 flush(file.fileno())
@@ -120,6 +136,20 @@ def new_folder(path: Path, *, force: bool = False) -> Iterator[Path]:
         shutil.rmtree(part, ignore_errors=True)
 
 
+def clear_parts(folder: Path) -> None:
+    """Remove what a killed process left half done in ``folder``; for one who knows that no other writes there."""
+    for path in folder.iterdir():
+        if PART.fullmatch(path.name):
+            _remove(path)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
 def _claim(part: Path, path: Path) -> None:
     """Give ``part`` its final name, which is free or an empty folder's."""
     try:
@@ -140,10 +170,7 @@ def _exchange(part: Path, path: Path) -> None:
         if os.path.lexists(old) and not os.path.lexists(path):
             old.rename(path)
         raise
-    if old.is_dir() and not old.is_symlink():
-        shutil.rmtree(old, ignore_errors=True)
-    else:
-        old.unlink()
+    _remove(old)
 
 
 def _taken(path: Path) -> OutputExistsError:

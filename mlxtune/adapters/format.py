@@ -22,7 +22,7 @@ from mlxtune.adapters.attach import LoraShape, adapter_parameters, block_linear_
 from mlxtune.adapters.lora import lora_layers
 from mlxtune.errors import AdapterError, MlxtuneError, ModelError
 from mlxtune.files import write_json
-from mlxtune.models.safetensors import validate_safetensors
+from mlxtune.models.safetensors import validate_safetensors, write_safetensors
 
 CONFIG_FILE = "adapter_config.json"
 MLX_LM_FILE = "adapters.safetensors"
@@ -76,9 +76,9 @@ def save_adapter(
     if not parameters:
         raise AdapterError("the network has no adapter to save")
     config = adapter_config(network, shape=shape, base_model=base_model, extra=extra)
-    mx.save_safetensors(str(folder / MLX_LM_FILE), parameters, metadata={"format": "mlx"})
+    write_safetensors(folder / MLX_LM_FILE, parameters, {"format": "mlx"})
     transposed = {peft_name(name): mx.contiguous(array.T) for name, array in parameters.items()}
-    mx.save_safetensors(str(folder / PEFT_FILE), transposed, metadata={"format": "pt"})
+    write_safetensors(folder / PEFT_FILE, transposed, {"format": "pt"})
     write_json(folder / CONFIG_FILE, config)
 
 

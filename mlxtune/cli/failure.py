@@ -4,6 +4,7 @@ One sentence for people, one line of JSON for programs; a traceback only with ``
 click's own errors; everything else that arrives here is a bug, or the operating system refusing.
 """
 
+import errno
 import json
 import os
 import signal
@@ -14,6 +15,14 @@ import click
 from mlxtune.errors import MlxtuneError
 
 EXIT_CODES: dict[int, int] = {signal.SIGINT: 130, signal.SIGTERM: 143}
+
+NO_ROOM = "make room on this disk; a run then goes on from its last checkpoint: mlxtune train --resume RUN"
+NO_ACCESS = "choose a place that you can write to, or give yourself the right to write here"
+REMEDIES = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), NO_ROOM),
+    **dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM), NO_ACCESS),
+}
+"""What to do where the system refuses, by its number for the reason."""
 
 
 class Terminated(KeyboardInterrupt):
@@ -64,6 +73,7 @@ def _describe(  # noqa: PLR0911 - one return a kind of error
         return "Interrupted", "interrupted", None, None, EXIT_CODES[number]
     see_more = None if debug else "add --debug to see where in the program"
     if isinstance(error, OSError) and error.strerror:
-        return kind, error.strerror, error.filename and str(error.filename), see_more, 1
+        remedy = REMEDIES.get(error.errno or 0, see_more)
+        return kind, error.strerror, error.filename and str(error.filename), remedy, 1
     traceback_hint = "" if debug else " (add --debug for the traceback)"
     return kind, f"internal error: {kind}: {error}{traceback_hint}", None, None, 1

@@ -8,11 +8,15 @@ header twice, a few milliseconds.
 import math
 import re
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
+import mlx.core as mx
+
 from mlxtune.errors import ModelError
+from mlxtune.files import naming
 from mlxtune.json_text import parse_json
 from mlxtune.models import DAMAGED
 
@@ -55,6 +59,15 @@ class TensorInfo:
     @property
     def byte_count(self) -> int:
         return self.end - self.begin
+
+
+def write_safetensors(path: Path, tensors: Mapping[str, mx.array], metadata: Mapping[str, str] | None = None) -> None:
+    """Write tensors to a file.
+
+    Through Python's file, because MLX's own says neither that the disk is full nor where: OSError does.
+    """
+    with naming(path), path.open("wb") as file:
+        mx.save_safetensors(file, dict(tensors), metadata=metadata and dict(metadata))  # pyright: ignore[reportArgumentType] - mlx's stub has paths alone
 
 
 def validate_safetensors(path: Path) -> dict[str, TensorInfo]:

@@ -14,7 +14,7 @@ import mlx.core as mx
 
 from mlxtune.device.limits import import_mlx_lm
 from mlxtune.files import write_json
-from mlxtune.models.safetensors import INDEX
+from mlxtune.models.safetensors import INDEX, write_safetensors
 from mlxtune.progress import Progress, silent
 
 DTYPES = {"float16": mx.float16, "bfloat16": mx.bfloat16, "float32": mx.float32}
@@ -53,7 +53,7 @@ def write_weights(
 
     def close() -> None:
         nonlocal shard, shard_size
-        mx.save_safetensors(str(folder / f"part-{len(shards)}.safetensors"), shard, metadata={"format": "mlx"})
+        write_safetensors(folder / f"part-{len(shards)}.safetensors", shard, {"format": "mlx"})
         shards.append(list(shard))
         shard, shard_size = {}, 0
         mx.clear_cache()

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from mlxtune.errors import OutputExistsError, RunError
-from mlxtune.files import new_folder, sha256_of, write_json, write_text
+from mlxtune.files import clear_parts, naming, new_folder, sha256_of, write_json, write_text
 
 RUNS = Path("runs")
 """Where runs go that are given no folder, seen from the working folder."""
@@ -176,6 +176,8 @@ def _fresh(path: Path) -> Path:
 def lock(run: RunFolder) -> Iterator[None]:
     """Keep other processes out of this run. The lock goes when the process does, however it ends.
 
+    What a killed process left half written in the folder is cleared away.
+
     Raises: RunError, if another process has it.
     """
     with (run.path / ".lock").open("a+") as file:  # to read who has it, the file must not be emptied first
@@ -186,7 +188,9 @@ def lock(run: RunFolder) -> Iterator[None]:
             who = f"process {file.read()}".rstrip()
             remedy = "wait for it, or stop it first"
             raise RunError(f"another process is working in this run ({who})", where=run.path, remedy=remedy) from error
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
+        with naming(run.path):
+            file.truncate(0)
+            file.write(str(os.getpid()))
+            file.flush()
+        clear_parts(run.path)
         yield

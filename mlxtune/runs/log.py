@@ -10,6 +10,7 @@ from datetime import datetime
 from pathlib import Path
 
 from mlxtune.errors import MlxtuneError
+from mlxtune.files import naming
 
 Log = Callable[[str], None]
 """Takes one line."""
@@ -26,14 +27,15 @@ def attempt_log(folder: Path) -> Iterator[Log]:
     path = folder / f"attempt_{max(numbers, default=0) + 1}.log"
 
     def log(line: str) -> None:
-        with path.open("a", encoding="utf-8") as file:
+        with naming(path), path.open("a", encoding="utf-8") as file:
             file.write(f"{datetime.now().astimezone().isoformat(timespec='seconds')} {line}\n")
 
     try:
         yield log
     except BaseException as error:
         place = f" at {error.where}" if isinstance(error, MlxtuneError) and error.where else ""
-        log(f"ended: {type(error).__name__}{place}")
+        with contextlib.suppress(OSError):  # what ended the block is to be told, not that the disk is full
+            log(f"ended: {type(error).__name__}{place}")
         raise
 
 

@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from mlxtune.errors import RunError
-from mlxtune.files import flush_path
+from mlxtune.files import flush_path, naming
 
 
 def append_metrics(path: Path, line: dict[str, Any]) -> None:
     """Add one line, handed to the system before this returns."""
-    with path.open("a", encoding="utf-8") as file:
+    with naming(path), path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(line, allow_nan=False) + "\n")
 
 
