@@ -144,7 +144,7 @@ def test_short_for_ever_ends_the_run_names_the_rows_and_changes_nothing(tiny_tra
 def test_a_resumed_run_reads_in_as_many_parts_and_forgets_no_part_of_a_window(
     tiny_training, rows, plan, undisturbed, tmp_path
 ):
-    state, resumed = tiny_training.state(), tiny_training.state(seed=1)
+    state, resumed = tiny_training.state(), tiny_training.state()
     memory = Memory(state, calls=(2,))
     asked = []
 
