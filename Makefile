@@ -8,7 +8,7 @@ BLAS_THREADS ?= 2
 TRAIN = MLXTUNE_BLAS_THREADS=$(BLAS_THREADS) $(BIN)/mlxtune train support-triage
 MESSAGE ?= Hi, the doorbell from order LK-48213 has been dead since Sunday. Could somebody ring me back today? It is urgent.
 
-.PHONY: quickstart test check conformance
+.PHONY: quickstart test test-slow check conformance
 
 quickstart: $(VENV)/.installed
 	@echo "environment: $(VENV)"
@@ -22,6 +22,9 @@ quickstart: $(VENV)/.installed
 
 test: check
 	@$(BIN)/python -m pytest -m "not slow"
+
+test-slow: $(VENV)/.dev
+	@$(BIN)/python -m pytest -m slow --ignore=tests/conformance
 
 check: $(VENV)/.dev
 	@$(BIN)/ruff check .

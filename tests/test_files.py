@@ -8,7 +8,16 @@ from pathlib import Path
 import pytest
 
 from mlxtune.errors import OutputExistsError
-from mlxtune.files import new_folder, sha256_of, write_bytes, write_json, write_text, write_together
+from mlxtune.files import (
+    clear_parts,
+    naming,
+    new_folder,
+    sha256_of,
+    write_bytes,
+    write_json,
+    write_text,
+    write_together,
+)
 
 
 class Interrupted(BaseException):
@@ -159,3 +168,20 @@ def test_force_never_replaces_the_folder_that_one_works_or_lives_in(tmp_path, mo
     with pytest.raises(OutputExistsError, match="not replaced"):
         fill(Path(place).expanduser(), force=True)
     assert names_in(tmp_path / "home") == ["work"]
+
+
+def test_an_error_that_names_no_file_is_given_the_place(tmp_path):
+    with pytest.raises(OSError, match="No space") as caught, naming(tmp_path / "a"):
+        raise OSError(28, "No space left on device")
+    assert caught.value.filename == str(tmp_path / "a")
+    with pytest.raises(FileNotFoundError) as caught, naming(tmp_path / "a"):
+        (tmp_path / "missing").read_bytes()
+    assert caught.value.filename == str(tmp_path / "missing")
+
+
+def test_what_a_killed_process_left_is_cleared_and_nothing_else(tmp_path):
+    for name in (".a.json.0123abcd", ".b.0123abcd.old", ".hidden", ".c.0123", "d.0123abcd"):
+        (tmp_path / name).touch()
+    make_folder(tmp_path / ".out.0123abcd")
+    clear_parts(tmp_path)
+    assert names_in(tmp_path) == [".c.0123", ".hidden", "d.0123abcd"]

@@ -15,8 +15,10 @@ import numpy as np
 
 from mlxtune.data.render import Rendered
 
-POOL_BATCHES = 64
-"""Batches of like lengths are cut from this many batches' worth of shuffled rows."""
+POOL_BATCHES = (24, 64)
+"""Batches of like lengths are cut from so many batches' worth of shuffled rows, at least and at most."""
+POOLS = 4
+"""And, between these, from so many pools an epoch, so that in small data too it changes which rows meet."""
 
 SHARED_TOKENS = 16
 """Tokens more than its surroundings that a group of rows must share."""
@@ -57,7 +59,9 @@ class BatchOrder:
     def epoch(self, epoch: int) -> list[tuple[int, ...]]:
         """The rows of each batch: every row once, the last partial batch included."""
         generator = np.random.default_rng([self.seed, epoch])
-        pool_rows = POOL_BATCHES * self.size.typical_rows(self.lengths)
+        least, most = (count * self.size.typical_rows(self.lengths) for count in POOL_BATCHES)
+        pool_rows = min(max(least, len(self.lengths) // POOLS), most)
+        pool_rows -= pool_rows % (self.size.rows or 1)
         batches: list[tuple[int, ...]] = []
         left_over: list[int] = []
         for group in self.groups:

@@ -1,11 +1,12 @@
 import json
 
+import mlx.core as mx
 import numpy as np
 import pytest
 from mlx.utils import tree_flatten
 
 from mlxtune.errors import AdapterError, RunError
-from mlxtune.training.checkpoint import checkpoints, load_checkpoint, newest_checkpoint, save_checkpoint
+from mlxtune.training.checkpoint import checkpoints, load_checkpoint, newest_checkpoint, save_checkpoint, settle
 
 LENGTHS = (3, 17, 5, 9, 8, 2, 12, 6, 4, 11, 7)
 FILES = ("adapter.safetensors", "optimizer.safetensors", "trainer_state.json", "SHA256SUMS")
@@ -157,3 +158,53 @@ def test_a_write_that_fails_leaves_the_one_before_it(tiny_training, tmp_path):
         save_at(state, tmp_path, 4)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["latest.json", "step_000002"]
     assert newest_checkpoint(tmp_path).name == "step_000002"
+
+
+def test_a_window_begun_and_the_moments_come_back_in_the_order_that_they_had(tiny_training, tmp_path):
+    """A file has an order of its own; a norm that is summed in another one has other last bits."""
+    rows = tiny_training.rows(LENGTHS)
+    plan = tiny_training.plan(rows, gradient_accumulation_steps=2)
+    state, resumed = tiny_training.state(), tiny_training.state()
+    asked = iter([False] * 3 + [True])
+    tiny_training.train(
+        state,
+        plan,
+        rows,
+        should_stop=lambda: next(asked),
+        save=lambda: save_checkpoint(state, tmp_path, keep=1),
+    )
+    load_checkpoint(resumed, newest_checkpoint(tmp_path))
+    for found, wanted in (
+        (tree_flatten(resumed.window_sum.gradients), tree_flatten(state.window_sum.gradients)),
+        (tree_flatten(resumed.optimizer.state), tree_flatten(state.optimizer.state)),
+    ):
+        assert [name for name, _ in found] == [name for name, _ in wanted]
+        assert all(np.array_equal(array, here) for (_, array), (_, here) in zip(found, wanted, strict=True))
+    assert resumed.window_sum.counters() == state.window_sum.counters()
+
+
+def test_an_optimizer_of_another_version_is_told_with_what_differs(tiny_training, tmp_path):
+    state = tiny_training.state()
+    save_at(state, tmp_path, 2)
+    state.optimizer.state["states"][0]["new"] = mx.array(1)
+    with pytest.raises(RunError, match=r"of another version: states\.0\.new"):
+        load_checkpoint(state, newest_checkpoint(tmp_path))
+
+
+def test_one_that_was_being_replaced_when_its_process_was_killed_gets_its_name_back(tiny_training, tmp_path):
+    save_at(tiny_training.state(), tmp_path, 2, 4)
+    (tmp_path / "step_000004").rename(tmp_path / ".step_000004.0badcafe.old")
+    assert newest_checkpoint(tmp_path) == tmp_path / "step_000004"
+    (tmp_path / ".step_000004.0badcafe.old").mkdir()  # not, where the new one is there already
+    assert newest_checkpoint(tmp_path) == tmp_path / "step_000004"
+
+
+def test_what_a_kill_left_undone_after_the_checkpoint_is_done_when_the_run_is_resumed(tiny_training, tmp_path):
+    state = tiny_training.state()
+    save_at(state, tmp_path, 2, 4, 6, keep=3)
+    (tmp_path / "latest.json").write_text('{"step": 4, "folder": "step_000004"}')
+    (tmp_path / ".latest.json.0badcafe").touch()
+    load_checkpoint(state, newest_checkpoint(tmp_path))
+    settle(state, tmp_path, keep=1)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["latest.json", "step_000006"]
+    assert json.loads((tmp_path / "latest.json").read_text()) == {"step": 6, "folder": "step_000006"}

@@ -49,7 +49,7 @@ def rows(tiny_training):
 
 @pytest.fixture
 def plan(tiny_training, rows):
-    """Three updates an epoch, two of them of two batches; the last batch has three rows."""
+    """Two updates an epoch, the first of two batches; the last batch has three rows."""
     return tiny_training.plan(rows, batch_size=4, gradient_accumulation_steps=2, epochs=2, learning_rate=1e-3)
 
 
