@@ -4,7 +4,7 @@ import contextlib
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ import click
 
 from mlxtune.cli.failure import EXIT_CODES, Terminated
 from mlxtune.cli.output import Output, output_options
+from mlxtune.cli.progress import ProgressView
 
 if TYPE_CHECKING:
     from mlxtune.iteration.run import Ready, RunResult
@@ -40,6 +41,7 @@ def command(
 
     Ctrl-C finishes the step, saves and leaves; --resume RUN goes on from there.
     """
+    from mlxtune.device.distributed import rank_of
     from mlxtune.iteration.run import Watch, resume_run, run_recipe
     from mlxtune.recipe.load import load_recipe
 
@@ -49,6 +51,9 @@ def command(
         raise click.UsageError("--resume goes on in the run's own folder; leave out --run-dir")
     if recipe is not None and "=" in recipe and not Path(recipe).exists():
         raise click.UsageError(f"a RECIPE comes before {recipe}")
+    is_first = rank_of() == 0
+    if not is_first:  # of several processes that train together, one speaks
+        output = replace(output, quiet=True, view=ProgressView())
     screen = Screen(output)
     with asked_to_stop(screen):
         watch = Watch(
@@ -67,8 +72,10 @@ def command(
             result = run_recipe(loaded, device=output.device, run_dir=run_dir, score=not no_score, watch=watch)
     if screen.run is None:
         output.note(f"this run is finished already: {result.run_dir}")
-    output.show(asdict(result), summary(result))
-    return EXIT_CODES[screen.signals[0]] if result.interrupted else 0
+    if is_first:
+        output.show(asdict(result), summary(result))
+    stopped_by = screen.signals[0] if screen.signals else signal.SIGINT  # which another rank may have been sent
+    return EXIT_CODES[stopped_by] if result.interrupted else 0
 
 
 class Screen:

@@ -1,9 +1,11 @@
 """One turn of the wheel: recipe to data, training, adapter and scores, in a run folder.
 
 This is what ``mlxtune train`` calls. All that can be wrong with a recipe, a model or data is found before the folder is
-made, so that a mistake leaves nothing behind.
+made, so that a mistake leaves nothing behind. Where several ranks train together, rank 0 says what and writes all.
 """
 
+import hashlib
+import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -16,6 +18,7 @@ from mlxtune.adapters.attach import adapter_parameters, attach_lora, load_adapte
 from mlxtune.adapters.format import save_adapter
 from mlxtune.data.batch import count_positions
 from mlxtune.data.order import BatchOrder
+from mlxtune.device.distributed import Ranks, open_ranks
 from mlxtune.errors import AdapterError, ModelError, RunError, UsageError
 from mlxtune.evaluation.heldout import read_heldout
 from mlxtune.files import new_folder, sha256_of, write_text
@@ -27,7 +30,7 @@ from mlxtune.iteration.steps import make_run_step
 from mlxtune.models.safetensors import validate_safetensors
 from mlxtune.progress import Progress, silent
 from mlxtune.recipe.load import LoadedRecipe, load_recipe
-from mlxtune.recipe.schema import EveryBlock
+from mlxtune.recipe.schema import EveryBlock, Recipe
 from mlxtune.runs.folder import RunFolder, create_run, lock, open_run, refuse_taken
 from mlxtune.runs.log import Log, attempt_log, in_short
 from mlxtune.runs.manifest import make_manifest, refuse_changes, versions
@@ -48,6 +51,7 @@ from mlxtune.training.optimizer import make_optimizer
 from mlxtune.training.plan import EndedBy, Plan
 from mlxtune.training.recompute import recompute_blocks
 from mlxtune.training.state import TrainingState
+from mlxtune.training.together import follow
 
 METRICS_BYTES = "metrics_bytes"
 """In a checkpoint: how long metrics.jsonl was."""
@@ -127,16 +131,21 @@ def run_recipe(
     """
     if isinstance(recipe, LoadedRecipe) and overrides:
         raise UsageError("a loaded recipe takes no more overrides", remedy="give them to load_recipe")
+    ranks = open_ranks()
+    if not ranks.is_first:
+        return _train_along(ranks, device=device, watch=watch)
     if run_dir is not None:
         run_dir = Path(run_dir)
         refuse_taken(run_dir)
     loaded = recipe if isinstance(recipe, LoadedRecipe) else load_recipe(recipe, overrides)
     loaded.check_files()
+    _tell(ranks, recipe=loaded.recipe.model_dump(mode="json"))
     opened = open_recipe(loaded.recipe, device=device, progress=watch.progress)
     try:
         ready = make_ready(opened)
     except AdapterError as error:
         raise AdapterError(error.message, where=loaded.place_of(("method",)), remedy=error.remedy) from error
+    _refuse_other_inputs(ready, ranks)
     chosen = opened.device
     run = create_run(
         loaded.recipe.name,
@@ -151,7 +160,7 @@ def run_recipe(
         ),
     )
     with lock(run):
-        return _train_and_score(run, ready, score=score, watch=watch)
+        return _train_and_score(run, ready, ranks, score=score, watch=watch)
 
 
 def resume_run(
@@ -173,6 +182,9 @@ def resume_run(
     Raises: RunError, listing the differences, if the recipe, model, chat template or data are not what they were, and
         if another process is in the run.
     """
+    ranks = open_ranks()
+    if not ranks.is_first:
+        return _train_along(ranks, device=device, watch=watch)
     run = open_run(Path(path))
     settings = load_recipe(run.resolved).recipe
     if recipe is not None:
@@ -180,11 +192,52 @@ def resume_run(
     with lock(run):
         scores = run.read_scores()
         if run.is_finished and (scores is not None or not score or settings.data.test is None):
-            return RunResult(run_dir=run.path, **run.read_manifest()["finished"], scores=scores)
+            finished = run.read_manifest()["finished"]
+            _tell(ranks, finished=finished, run_dir=str(run.path))
+            return RunResult(run_dir=run.path, **finished, scores=scores)
+        _tell(ranks, recipe=settings.model_dump(mode="json"))
         opened = open_recipe(settings, device=device, progress=watch.progress)
         inputs = {run.resolved.name: sha256_of(run.resolved), **opened.inputs()}
         refuse_changes(run.read_manifest()["inputs"], inputs, where=run.path)
-        return _train_and_score(run, make_ready(opened), score=score, watch=watch)
+        ready = make_ready(opened)
+        _refuse_other_inputs(ready, ranks)
+        return _train_and_score(run, ready, ranks, score=score, watch=watch)
+
+
+def _train_along(ranks: Ranks, *, device: str, watch: Watch) -> RunResult:
+    """What a rank other than the first does: it reads its share and writes nothing.
+
+    What to train, and from which state on, rank 0 says; the model and the data have to be here as well.
+    """
+    told = json.loads(ranks.text_of_first())
+    if "finished" in told:
+        return RunResult(run_dir=Path(told["run_dir"]), **told["finished"])
+    ready = make_ready(open_recipe(Recipe.model_validate(told["recipe"]), device=device, progress=watch.progress))
+    _refuse_other_inputs(ready, ranks)
+    run = RunFolder(Path(ranks.text_of_first()))
+    follow(ready.state, ranks)
+    watch.started(run, ready)
+    ended_by = _train(run, ready, ranks, watch, log=lambda _line: None)
+    watch.trained()
+    return _result(run, ready, ended_by)
+
+
+def _tell(ranks: Ranks, **what: Any) -> None:
+    """Tell the other ranks what there is to do."""
+    ranks.text_of_first(json.dumps(what))
+
+
+def _refuse_other_inputs(ready: Ready, ranks: Ranks) -> None:
+    """Raises: RunError, on a rank that would train on something else than rank 0: the sums would mean nothing."""
+    if ranks.is_alone:
+        return
+    own = {**ready.opened.inputs(), "order of batches": hashlib.sha256(repr(ready.order.epoch(0)).encode()).hexdigest()}
+    first = json.loads(ranks.text_of_first(json.dumps(own)))
+    if changed := [name for name in own if own[name] != first[name]]:
+        raise RunError(
+            f"rank {ranks.rank} has not what rank 0 has: {', '.join(changed)} differ",
+            remedy="give all machines the same model, data and versions of mlxtune, at the same paths",
+        )
 
 
 def make_ready(opened: Opened) -> Ready:
@@ -201,13 +254,17 @@ def make_ready(opened: Opened) -> Ready:
     return Ready(opened, TrainingState(network, optimizer), reader, order, plan)
 
 
-def _train_and_score(run: RunFolder, ready: Ready, *, score: bool, watch: Watch) -> RunResult:
+def _train_and_score(run: RunFolder, ready: Ready, ranks: Ranks, *, score: bool, watch: Watch) -> RunResult:
     with attempt_log(run.logs) as log:
         _load_newest(run, ready, watch, log)
+        ranks.text_of_first(str(run.path))
+        follow(ready.state, ranks)
         write_card(run, ready.opened.recipe)
         _log_start(log, ready)
+        if not ranks.is_alone:
+            log(f"ranks: {ranks.size}, each of which reads its share of every batch")
         watch.started(run, ready)
-        ended_by = _train(run, ready, watch, log)
+        ended_by = _train(run, ready, ranks, watch, log)
         watch.trained()
         result = _result(run, ready, ended_by)
         log(f"trained: {ended_by} after step {result.steps}, {result.seconds:.1f} s in steps")
@@ -251,17 +308,22 @@ def _load_newest(run: RunFolder, ready: Ready, watch: Watch, log: Log) -> None:
     cut_metrics(run.metrics, kept[METRICS_BYTES])
 
 
-def _train(run: RunFolder, ready: Ready, watch: Watch, log: Log) -> EndedBy:
+def _train(run: RunFolder, ready: Ready, ranks: Ranks, watch: Watch, log: Log) -> EndedBy:
     """The loop, with what it says of each step and where it saves."""
+    ready = _with_own_validation(ready, ranks)
     opened, state = ready.opened, ready.state
     rows = {split: dataset.rows for split, dataset in opened.datasets.items()}
 
     def record(line: dict[str, Any]) -> None:
+        if not ranks.is_first:
+            return
         append_metrics(run.metrics, line)
         log(in_short(line))
         watch.measured(line)
 
     def save() -> None:
+        if not ranks.is_first:
+            return
         kept = {
             "chat_template": chat_template_hash(opened.model.tokenizer),
             "train_on": opened.recipe.data.train_on,
@@ -272,7 +334,9 @@ def _train(run: RunFolder, ready: Ready, watch: Watch, log: Log) -> EndedBy:
 
     def validate() -> float:
         tokenizer, above, lift = opened.model.tokenizer, frozen["valid"].reader, frozen["valid"].lift
-        return read_heldout(above, tokenizer, rows["valid"], lift=lift).loss
+        found = read_heldout(above, tokenizer, rows["valid"], lift=lift)
+        loss_sum, count = ranks.gather([found.loss_sum.sum(), found.target_count.sum()]).sum(axis=0)
+        return float(loss_sum / count)
 
     mx.reset_peak_memory()
     frozen = {split: frozen_prefix(ready, split, watch.progress) for split in rows if split != "test"}
@@ -294,8 +358,19 @@ def _train(run: RunFolder, ready: Ready, watch: Watch, log: Log) -> EndedBy:
         validate=validate,
         save=save,
         should_stop=watch.should_stop,
+        ranks=ranks,
     )
     return train(state, training)
+
+
+def _with_own_validation(ready: Ready, ranks: Ranks) -> Ready:
+    """The same with this rank's share of the validation rows."""
+    opened = ready.opened
+    valid = opened.datasets.get("valid")
+    if valid is None or ranks.is_alone:
+        return ready
+    own = replace(valid, rows=tuple(ranks.share(valid.rows)))
+    return replace(ready, opened=replace(opened, datasets={**opened.datasets, "valid": own}))
 
 
 def frozen_prefix(ready: Ready, split: str, progress: Progress) -> FrozenPrefix:

@@ -16,11 +16,13 @@ from mlx.utils import tree_map
 
 from mlxtune.data.batch import Batch
 from mlxtune.data.order import BatchOrder
+from mlxtune.device.distributed import ALONE, Ranks
 from mlxtune.device.memory import is_out_of_memory
 from mlxtune.errors import TrainingError
 from mlxtune.training.plan import EndedBy, Plan
 from mlxtune.training.state import TrainingState, WindowSum
 from mlxtune.training.step import Step
+from mlxtune.training.together import joined
 
 Rows = tuple[int, ...]
 """Of one batch."""
@@ -36,7 +38,8 @@ class Training:
     ``make_batch`` may be asked for the same rows twice: ahead of time, and when they are next. ``positions`` says how
     many positions rows take through the network together; ``places`` names each row for people. ``record`` is given the
     lines of metrics.jsonl. ``validate`` gives the mean loss a target on held-out rows. ``save`` writes a checkpoint of
-    the state. ``should_stop`` is asked before each batch.
+    the state. ``should_stop`` is asked before each batch; where there are several ``ranks``, before each window, and
+    one's wish stops them all.
     """
 
     plan: Plan
@@ -49,14 +52,15 @@ class Training:
     validate: Callable[[], float]
     save: Callable[[], None]
     should_stop: Callable[[], bool]
+    ranks: Ranks = ALONE
 
     def parts(self, window: Sequence[Rows], positions: int) -> list[Rows]:
-        """A window's batches in parts that take at most so many positions; a row that is longer goes alone.
+        """This rank's rows of a window's batches, in parts of at most so many positions; a longer row goes alone.
 
         The sums over the parts are those over the batch: memory is that of a part, and there is less padding.
         """
         found: list[Rows] = []
-        ahead = list(reversed(window))
+        ahead = [own for rows in reversed(window) if (own := tuple(self.ranks.share(rows)))]
         while ahead:
             rows = ahead.pop()
             if len(rows) == 1 or self.positions(rows) <= positions:
@@ -122,15 +126,19 @@ def update(
 
     Where memory is short the batches are read in smaller parts, from the window's beginning.
     """
+    ranks = training.ranks
+    if not ranks.is_alone and ranks.any(training.should_stop()):  # here, since parts are read at each rank's own pace
+        return False
     while True:
-        parameters = state.parameters()
+        parameters, found = state.parameters(), None
         try:
             found = read_window(state, training, window)
             if found is None:
                 return False
             line = finish(state, training, found, window, following, last_of_epoch=last_of_epoch)
         except RuntimeError as error:
-            if not is_out_of_memory(error):
+            # What several ranks have done together, one of them cannot do again.
+            if not is_out_of_memory(error) or not (found is None or ranks.is_alone):
                 raise
             state.set_parameters(*parameters)
             state.window_sum = None
@@ -150,19 +158,20 @@ def update(
 
 
 def read_window(state: TrainingState, training: Training, window: list[Rows]) -> WindowSum | None:
-    """The sums over all batches of a window, of which the state may have read some; None if asked to stop.
+    """The sums over all of this rank's parts of a window, of which the state may have read some; None if asked to stop.
 
     What was read until then stays in the state, and in its checkpoint.
     """
     found = state.window_sum or WindowSum()
     parts = training.parts(window, state.part_positions)
     for number in range(found.batches, len(parts)):
-        if training.should_stop():
+        if training.ranks.is_alone and training.should_stop():
             state.window_sum = found if found.batches else None
             return None
         started = time.perf_counter()
         batch = training.make_batch(parts[number])
-        loss, gradients = training.step.gradient(batch, dropout_key(training.plan.seed, state.step, number))
+        key = dropout_key(training.plan.seed, state.step, number, training.ranks.rank)
+        loss, gradients = training.step.gradient(batch, key)
         if found.gradients is not None:
             gradients = tree_map(mx.add, found.gradients, gradients)
         mx.async_eval(loss, gradients)
@@ -188,20 +197,21 @@ def finish(
     *,
     last_of_epoch: bool,
 ) -> dict[str, Any]:
-    """Apply a window's gradient and advance the state; the line that metrics.jsonl gets.
+    """Apply a window's gradient, of all ranks, and advance the state; the line that metrics.jsonl gets.
 
     Where loss or gradient is not finite the parameters stay as they were, and the line names the rows.
     Raises: TrainingError, if that happens too often in a row.
     """
     started = time.perf_counter()
-    plan = training.plan
+    plan, found = training.plan, joined(found, state, training.ranks)
     learning_rate = plan.learning_rate_for(state)
     before = state.parameters()
     state.optimizer.learning_rate = learning_rate
     *after, norm = training.step.apply(*state.parameters(), found.gradients or {}, mx.array(found.weight_sum))
     mx.async_eval(*after, norm)
     if following is not None:
-        training.make_batch(training.parts([following], state.part_positions)[0])
+        for part in training.parts([following], state.part_positions)[:1]:
+            training.make_batch(part)
     mx.eval(*after, norm)
     grad_norm = float(norm)
     loss = found.loss_sum / found.weight_sum
@@ -210,7 +220,7 @@ def finish(
     state.skipped = 0 if is_finite else state.skipped + 1
     if not is_finite:
         found.tokens = found.target_tokens = 0  # nothing was learned from them
-    found.seconds += time.perf_counter() - started
+    found.seconds = float(training.ranks.gather([found.seconds + time.perf_counter() - started])[0, 0])
     state.advance(found, last_of_epoch=last_of_epoch)
     if is_finite:
         if horizon := plan.horizon_after(state, found.seconds):
@@ -260,6 +270,7 @@ def validated(state: TrainingState, training: Training) -> bool:
     return state.note_validation(valid_loss)
 
 
-def dropout_key(seed: int, step: int, batch: int) -> mx.array:
-    """What the dropout of one batch of one update draws from; each layer splits its own part off."""
-    return mx.random.key(int(np.random.SeedSequence([seed, step, batch]).generate_state(1)[0]))
+def dropout_key(seed: int, step: int, batch: int, rank: int = 0) -> mx.array:
+    """What the dropout of one rank's part of one update draws from; each layer splits its own part off."""
+    entropy = [seed, step, batch, rank] if rank else [seed, step, batch]
+    return mx.random.key(int(np.random.SeedSequence(entropy).generate_state(1)[0]))

@@ -76,7 +76,7 @@ def make_step(
 
 
 def leaves(tree: Tree) -> list[mx.array]:
-    """The arrays of a tree, in the order of their names."""
+    """The arrays of a tree, in its order."""
     return [array for _, array in tree_flatten(tree) if isinstance(array, mx.array)]
 
 

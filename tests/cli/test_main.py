@@ -195,8 +195,10 @@ def test_with_json_an_error_is_one_line_of_json(arguments: list[str], pretend):
         (
             PermissionError(13, "Permission denied", "/somewhere"),
             1,
-            "error: Permission denied\n  at: /somewhere\n  hint: choose a place that you can write to, "
-            "or give yourself the right to write here\n",
+            (
+                "error: Permission denied\n  at: /somewhere\n  hint: choose a place that you can write to, "
+                "or give yourself the right to write here\n"
+            ),
         ),
         (
             IsADirectoryError(21, "Is a directory", "/somewhere"),

@@ -67,7 +67,7 @@ def test_rows_of_like_length_go_together_so_that_little_is_padding(size):
     lengths = np.random.default_rng(0).lognormal(4.0, 0.6, 1000).astype(int).tolist()
     unsorted = sum(8 * max(lengths[i : i + 8]) for i in range(0, 1000, 8)) / sum(lengths) - 1
     assert unsorted > 0.5
-    assert waste(plain(lengths, size)) < 0.08
+    assert waste(plain(lengths, size)) < 0.1
 
 
 def test_batches_of_like_length_are_not_met_in_the_order_of_length():
