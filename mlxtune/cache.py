@@ -1,4 +1,4 @@
-"""Where mlxtune keeps what it can make or fetch again: models, the renamed BLAS, base scores, frozen blocks' states.
+"""Where mlxtune keeps what it can make or fetch again: models, token ids, base scores, frozen blocks' states and more.
 
 The folder is the owner's alone. An entry is a folder or file whose name holds the hash of all that it was made from,
 so that nothing in it is ever stale; what made it knows the rest.

@@ -1,14 +1,19 @@
-"""The only way out of the machine: fetching a wheel from the user's own package index.
+"""The only way out of the machine: a wheel from the user's own package index, and files from the hub.
 
 Nothing else in the package opens a connection. ``--offline`` (or ``MLXTUNE_OFFLINE=1``) closes this way too, with an
 error that says what was wanted, and has the hub's own libraries refuse to connect; what is cached is never asked for
-again.
+again. The command line keeps the hub closed to mlx_lm and transformers at all times: it is open inside `open_hub`
+alone, which models/hub_files.py uses, and there without telemetry.
 """
 
+import contextlib
+import logging
 import os
 import subprocess
 import sys
 import tempfile
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +22,12 @@ from mlxtune.files import flush_path, sha256_of
 from mlxtune.progress import Progress, silent
 
 OFFLINE = "MLXTUNE_OFFLINE"
+HUB_OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
+HUB_SILENT = ("HF_HUB_DISABLE_TELEMETRY", "HF_HUB_DISABLE_UPDATE_CHECK")
+CLOSED_BY_US = "_MLXTUNE_CLOSED_HUB"
+"""Set beside ``HUB_OFFLINE`` by `close_hub`, for child processes too: the user did not forbid the hub, we closed it."""
+
+_hub_is_open = threading.Lock()
 
 
 def is_offline() -> bool:
@@ -26,11 +37,63 @@ def is_offline() -> bool:
 
 def close_hub() -> None:
     """Have huggingface_hub and transformers refuse to connect, in this process and its children."""
-    os.environ["HF_HUB_OFFLINE"] = os.environ["TRANSFORMERS_OFFLINE"] = "1"
+    if not _is_hub_forbidden():
+        os.environ[CLOSED_BY_US] = "1"
+    for name in (*HUB_OFFLINE, *HUB_SILENT):
+        os.environ[name] = "1"
     # The environment is read when huggingface_hub is imported; where that is over, its own variable is what it heeds.
     constants: Any = sys.modules.get("huggingface_hub.constants")
     if constants is not None:
         constants.HF_HUB_OFFLINE = True
+
+
+@contextlib.contextmanager
+def open_hub(what: str) -> Iterator[Any]:
+    """huggingface_hub's settings, with connections allowed within the block, and without telemetry.
+
+    The settings are the whole process's, so one thread at a time has the hub open. Xet's own client, which connects
+    beside them and cannot resume, stays out of it.
+
+    Args:
+        what: names what is to be fetched, for the error.
+
+    Raises: NetworkError, if the user has forbidden the network, or the hub (``HF_HUB_OFFLINE``).
+    """
+    require_online(what)
+    if _is_hub_forbidden():
+        raise NetworkError(
+            f"{what} is not on this machine, and HF_HUB_OFFLINE forbids the hub",
+            remedy="run once without HF_HUB_OFFLINE and TRANSFORMERS_OFFLINE",
+        )
+    constants = hub_settings()
+    wanted = {"HF_HUB_OFFLINE": False, "HF_HUB_DISABLE_TELEMETRY": True, "HF_HUB_DISABLE_XET": True}
+    logger = logging.getLogger("huggingface_hub")
+    with _hub_is_open:
+        before, level = {name: getattr(constants, name) for name in wanted}, logger.level
+        try:
+            for name, value in wanted.items():
+                setattr(constants, name, value)
+            logger.setLevel(logging.CRITICAL)  # what matters of what it would say comes as errors, in our words
+            yield constants
+        finally:
+            logger.setLevel(level)
+            for name, value in before.items():
+                setattr(constants, name, value)
+
+
+def hub_settings() -> Any:
+    """huggingface_hub's module of settings: its cache's folder, which ``HF_HOME`` moves, and the hub's address."""
+    for name in HUB_SILENT:
+        os.environ.setdefault(name, "1")
+    import huggingface_hub.constants as settings
+
+    return settings
+
+
+def _is_hub_forbidden() -> bool:
+    """Whether the user, and not `close_hub`, has set one of the hub's own switches."""
+    is_set = any(os.environ.get(name, "").upper() in {"1", "ON", "YES", "TRUE"} for name in HUB_OFFLINE)
+    return is_set and os.environ.get(CLOSED_BY_US) != "1"
 
 
 def require_online(what: str) -> None:

@@ -3,6 +3,7 @@
 The index is a folder, and pip is the real one, in a child process.
 """
 
+import ast
 import os
 import zipfile
 from pathlib import Path
@@ -11,10 +12,11 @@ import pytest
 from huggingface_hub import constants, model_info
 from huggingface_hub.errors import OfflineModeIsEnabled
 
+import mlxtune
 from mlxtune.device.limits import import_mlx_lm
 from mlxtune.errors import NetworkError
 from mlxtune.files import sha256_of
-from mlxtune.network import download_wheel, is_offline
+from mlxtune.network import CLOSED_BY_US, close_hub, download_wheel, is_offline, open_hub
 
 WHEEL = "mlxtune_test_payload-1.0-py3-none-any.whl"
 
@@ -87,6 +89,7 @@ def let_the_hub_be_used(monkeypatch) -> None:
     monkeypatch.delenv("MLXTUNE_OFFLINE", raising=False)
     for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
         monkeypatch.setenv(name, "0")
+    monkeypatch.setenv(CLOSED_BY_US, "0")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
 
 
@@ -104,3 +107,50 @@ def test_whoever_is_not_offline_keeps_the_hub_for_other_work_of_the_process(monk
     import_mlx_lm()
     assert os.environ["HF_HUB_OFFLINE"] == "0"
     assert not constants.is_offline_mode()
+
+
+def test_the_hub_is_open_for_us_alone_while_we_fetch_and_without_telemetry(monkeypatch):
+    let_the_hub_be_used(monkeypatch)
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_TELEMETRY", False)
+    close_hub()
+    assert constants.is_offline_mode()
+
+    with open_hub("a model") as settings:
+        assert not settings.is_offline_mode()
+        assert settings.HF_HUB_DISABLE_TELEMETRY
+
+    assert constants.is_offline_mode()
+    assert constants.HF_HUB_DISABLE_TELEMETRY is False
+
+
+def test_a_hub_that_the_user_has_closed_stays_closed(monkeypatch):
+    let_the_hub_be_used(monkeypatch)
+    monkeypatch.setenv("TRANSFORMERS_OFFLINE", "yes")
+    close_hub()
+
+    with (
+        pytest.raises(NetworkError, match="a model is not on this machine, and HF_HUB_OFFLINE forbids"),
+        open_hub("a model"),
+    ):
+        pass
+
+
+CONNECTS = {"aiohttp", "ftplib", "http", "httpx", "httpx2", "requests", "smtplib", "socket", "urllib3"}
+
+
+def test_nothing_else_imports_what_connects():
+    package = Path(mlxtune.__file__).parent
+    found = {}
+    for path in package.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if any(name.split(".")[0] in CONNECTS | {"huggingface_hub"} or name == "urllib.request" for name in names):
+                found.setdefault(path.relative_to(package).as_posix(), set()).update(names)
+
+    assert found.keys() == {"network.py", "models/hub.py", "models/hub_files.py"}
+    # What hub.py asks is the cache alone.
+    assert {name for name in found["models/hub.py"] if name.startswith("huggingface_hub")} == {
+        "huggingface_hub",
+        "huggingface_hub.errors",
+    }

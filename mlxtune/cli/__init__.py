@@ -21,11 +21,12 @@ from mlxtune.network import close_hub
 
 COMMANDS = {
     "doctor": "Check this machine: versions, device, memory, BLAS.",
-    "models": "List, show and fetch the models that mlxtune knows by name.",
+    "models": "List, show and fetch models: the catalogue's, and the hub's.",
     "cache": "List and clear what mlxtune keeps to save work.",
     "convert": "Write a model as an MLX folder; quantize it, if asked to.",
     "recipes": "List, show, copy and check recipes.",
     "data": "Look at training data, token by token; check it; split it.",
+    "plan": "Foretell what a recipe takes: memory, time, and what would fit.",
     "train": "Fine-tune a model by a recipe, then score it.",
     "evaluate": "Score a model, or a run beside its base, on data it never saw.",
     "generate": "Let a model answer prompts.",
@@ -62,7 +63,7 @@ class Root(click.Group):
     def main(self, args: Any = None, prog_name: str | None = None, *_: Any, **extra: Any) -> NoReturn:
         """Run one command line and leave the process with its exit code."""
         arguments = list(sys.argv[1:] if args is None else args)
-        # The hub is no source of models yet: nothing that mlx_lm or transformers do may try to reach it.
+        # For mlx_lm and transformers, whatever they do; network.py opens the hub again while it fetches itself.
         close_hub()
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, TextIOWrapper):  # a locale without some letter shows its code, and goes on

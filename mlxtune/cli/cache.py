@@ -4,7 +4,7 @@ import click
 
 from mlxtune.cli.output import Output, output_options
 
-KINDS = ("blas", "frozen_states", "models", "scores")
+KINDS = ("blas", "frozen_states", "models", "scores", "tokens")
 
 
 @click.group()

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from mlxtune.cli.output import Output, output_options
-from mlxtune.recipe.choices import BITS, GROUP_SIZE, GROUP_SIZES, in_words
+from mlxtune.recipe.choices import BITS, DTYPE_NAMES, GROUP_SIZE, GROUP_SIZES, in_words
 
 
 @click.command()
@@ -18,7 +18,7 @@ from mlxtune.recipe.choices import BITS, GROUP_SIZE, GROUP_SIZES, in_words
     type=int,
     help=f"With --bits: the weights that share a scale, {in_words(GROUP_SIZES)}; {GROUP_SIZE} if not given.",
 )
-@click.option("--dtype", type=click.Choice(["float16", "bfloat16", "float32"]), help="Store floats so; alone, expand.")
+@click.option("--dtype", type=click.Choice(DTYPE_NAMES), help="Store floats so; alone, expand.")
 @click.option("--force", is_flag=True, help="Replace OUT.")
 @output_options
 def command(

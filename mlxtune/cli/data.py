@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mlxtune.cli import data_stats
 from mlxtune.cli.output import Output, output_options
 from mlxtune.printable import printable
 
@@ -17,7 +18,10 @@ if TYPE_CHECKING:
 
 @click.group()
 def command() -> None:
-    """Look at training data, and split it."""
+    """Look at training data, count it, and split it."""
+
+
+command.add_command(data_stats.command)
 
 
 @command.command()

@@ -12,12 +12,14 @@ import traceback
 
 import click
 
+from mlxtune.device.memory import is_out_of_memory
 from mlxtune.errors import MlxtuneError
 
 EXIT_CODES: dict[int, int] = {signal.SIGINT: 130, signal.SIGTERM: 143}
 
 NO_ROOM = "make room on this disk; a run then goes on from its last checkpoint: mlxtune train --resume RUN"
 NO_ACCESS = "choose a place that you can write to, or give yourself the right to write here"
+NO_MEMORY = "close other programs, or ask for less: shorter or fewer rows at once, or a smaller model"
 REMEDIES = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), NO_ROOM),
     **dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM), NO_ACCESS),
@@ -75,5 +77,7 @@ def _describe(  # noqa: PLR0911 - one return a kind of error
     if isinstance(error, OSError) and error.strerror:
         remedy = REMEDIES.get(error.errno or 0, see_more)
         return kind, error.strerror, error.filename and str(error.filename), remedy, 1
+    if isinstance(error, RuntimeError) and is_out_of_memory(error):
+        return "DeviceError", f"there is not enough memory: {error}", None, NO_MEMORY, 1
     traceback_hint = "" if debug else " (add --debug for the traceback)"
     return kind, f"internal error: {kind}: {error}{traceback_hint}", None, None, 1

@@ -6,12 +6,13 @@ from pathlib import Path
 import click
 
 from mlxtune.cli.output import Output, output_options
+from mlxtune.recipe.choices import DTYPE_NAMES
 
 
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path))
 @click.argument("out", type=click.Path(path_type=Path))
-@click.option("--dtype", type=click.Choice(["float16", "bfloat16", "float32"]), help="How the weights are stored.")
+@click.option("--dtype", type=click.Choice(DTYPE_NAMES), help="How the weights are stored.")
 @click.option("--requantize", is_flag=True, help="Not available yet: its loss is not measured yet.")
 @click.option("--force", is_flag=True, help="Replace OUT.")
 @output_options

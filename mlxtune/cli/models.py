@@ -1,4 +1,4 @@
-"""``mlxtune models``: the models that mlxtune knows by name."""
+"""``mlxtune models``: the models that mlxtune knows by name, and those of the hub."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @click.group()
 def command() -> None:
-    """List, show and fetch the models that mlxtune knows by name."""
+    """List the models that mlxtune knows by name; show and fetch these and the hub's."""
 
 
 @command.command("list")
@@ -35,13 +35,18 @@ def list_models(output: Output) -> None:
 @click.argument("name")
 @output_options
 def show(name: str, output: Output) -> None:
-    """Show the model NAME: its size, licence, and where it comes from."""
+    """Show the model NAME, of the list or org/name[@revision] of the hub: size, licence, and where it comes from."""
     from rich.table import Table
 
-    from mlxtune.models.catalogue import named
+    from mlxtune.models.catalogue import entry, unknown
+    from mlxtune.models.hub import describe, parse_hub_name
 
-    entry = named(name)
-    data = _data(entry)
+    if (known := entry(name)) is not None:
+        data = _data(known)
+    elif (hub := parse_hub_name(name)) is not None:
+        data = describe(hub)
+    else:
+        raise unknown(name)
     table = Table(box=None, show_header=False)
     for key, value in data.items():
         table.add_row(key.replace("_", " "), f"{value:,}" if type(value) is int else str(value))
@@ -50,25 +55,31 @@ def show(name: str, output: Output) -> None:
 
 @command.command()
 @click.argument("name")
+@click.option("--newest", is_flag=True, help="Ask the hub where a branch is now, though it is on this machine.")
 @output_options
-def get(name: str, output: Output) -> None:
-    """Fetch the model NAME and convert it for MLX, once; later commands then need no network."""
+def get(name: str, newest: bool, output: Output) -> None:
+    """Fetch the model NAME, of the list or org/name[@revision] of the hub, once; later commands need no network."""
     from mlxtune.device.choose import open_device
-    from mlxtune.models.catalogue import named
+    from mlxtune.models.catalogue import entry, unknown
+    from mlxtune.models.hub import parse_hub_name
     from mlxtune.models.source import find_model
 
-    entry = named(name)
+    known = entry(name)
+    if known is None and parse_hub_name(name) is None:
+        raise unknown(name)
     open_device(output.device)
-    folder = find_model(entry.name, progress=output.progress)
+    folder = find_model(name, newest=newest, progress=output.progress)
     data = {
-        "name": entry.name,
+        "name": name,
         "path": folder.path,
         "sha256": folder.sha256,
+        "revision": folder.revision,
         "already_there": folder.already_there,
-        "licence": entry.licence,
+        "licence": known and known.licence,
     }
     state = "is there already" if folder.already_there else "is ready"
-    output.show(data, f"{entry.name} ({entry.licence}) {state}: {folder.path}")
+    what = known.licence if known else f"commit {folder.revision}" if folder.revision else "a local folder"
+    output.show(data, f"{name} ({what}) {state}: {folder.path}")
 
 
 def _data(entry: "CatalogueEntry") -> dict[str, Any]:

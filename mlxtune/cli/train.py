@@ -12,6 +12,7 @@ import click
 
 from mlxtune.cli.failure import EXIT_CODES, Terminated
 from mlxtune.cli.output import Output, output_options
+from mlxtune.cli.plan import in_short
 from mlxtune.cli.progress import ProgressView
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ DROPPED_SHOWN = 5
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 @click.option("--run-dir", type=click.Path(path_type=Path), help="The run folder to make, instead of one below runs/.")
 @click.option("--resume", type=click.Path(path_type=Path), metavar="RUN", help="Go on with this run.")
+@click.option("--auto", is_flag=True, help="Foretell the run first, and save as much memory as it has to.")
 @click.option("--no-score", is_flag=True, help="Do not score base and tuned model at the end.")
 @output_options
 def command(
@@ -34,6 +36,7 @@ def command(
     overrides: tuple[str, ...],
     run_dir: Path | None,
     resume: Path | None,
+    auto: bool,
     no_score: bool,
     output: Output,
 ) -> int:
@@ -49,6 +52,8 @@ def command(
         raise click.UsageError("name a RECIPE, or a run to --resume; `mlxtune recipes list` shows the packaged ones")
     if resume is not None and run_dir is not None:
         raise click.UsageError("--resume goes on in the run's own folder; leave out --run-dir")
+    if resume is not None and auto:
+        raise click.UsageError("--auto is for a new run; --resume goes on with the settings that a run began with")
     if recipe is not None and "=" in recipe and not Path(recipe).exists():
         raise click.UsageError(f"a RECIPE comes before {recipe}")
     is_first = rank_of() == 0
@@ -58,6 +63,7 @@ def command(
     with asked_to_stop(screen):
         watch = Watch(
             progress=output.progress,
+            foretold=lambda found: output.note(f"plan     {in_short(found)}"),
             started=screen.started,
             warned=output.note,
             measured=screen.measured,
@@ -69,7 +75,9 @@ def command(
             result = resume_run(resume, loaded, device=output.device, score=not no_score, watch=watch)
         else:
             assert loaded is not None
-            result = run_recipe(loaded, device=output.device, run_dir=run_dir, score=not no_score, watch=watch)
+            result = run_recipe(
+                loaded, device=output.device, run_dir=run_dir, score=not no_score, auto=auto, watch=watch
+            )
     if screen.run is None:
         output.note(f"this run is finished already: {result.run_dir}")
     if is_first:

@@ -4,7 +4,7 @@ Knows token ids and masks; nothing of text, chat templates or the network. What 
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import mlx.core as mx
 import numpy as np
@@ -48,6 +48,37 @@ class Batch:
         return cls(prefix_ids, token_ids, target_index, target_id, target_weight)
 
 
+@dataclass(frozen=True)
+class Shape:
+    """Of a batch: P prefix positions, B rows of L positions, T targets; ``filled`` positions are no padding."""
+
+    prefix: int
+    rows: int
+    length: int
+    targets: int
+    filled: int = field(default=0, compare=False)
+
+    @property
+    def positions(self) -> int:
+        """That go through the network: P + B L."""
+        return self.prefix + self.rows * self.length
+
+    @property
+    def saved(self) -> int:
+        """Tokens that the rows begin with and that do not go through the network again: (B - 1) P."""
+        return (self.rows - 1) * self.prefix
+
+    @property
+    def pairs(self) -> int:
+        """Of positions, that attention scores: every one with all of its row, masked or not."""
+        return self.prefix**2 + self.rows * self.length * (self.prefix + self.length)
+
+    @property
+    def size(self) -> tuple[int, int, int]:
+        """To order shapes by, roughly as they take time and memory."""
+        return self.positions, self.pairs, self.targets
+
+
 def make_batch(dataset: Sequence[Rendered], rows: Sequence[int], *, share_prefix: bool, multiple: int = 1) -> Batch:
     """Put ``rows`` of ``dataset`` into arrays.
 
@@ -60,16 +91,15 @@ def make_batch(dataset: Sequence[Rendered], rows: Sequence[int], *, share_prefix
             are few shapes to compile.
     """
     inputs, targets = _inputs(dataset, rows)
-    prefix_length = shared_length(inputs, targets) if share_prefix else 0
-    prefix_length -= prefix_length % multiple
-    length = _up(max(len(ids) for ids in inputs) - prefix_length, multiple)
+    shape = _shape(inputs, targets, share_prefix, multiple)
+    prefix_length, length = shape.prefix, shape.length
     token_ids = np.zeros((len(rows), length), np.int32)
     for i, ids in enumerate(inputs):
         token_ids[i, : len(ids) - prefix_length] = ids[prefix_length:]
     index = [i * length + positions - 1 - prefix_length for i, positions in enumerate(targets)]
     ids = [dataset[row].token_ids[positions] for row, positions in zip(rows, targets, strict=True)]
     target_count = sum(map(len, ids))
-    unused = (0, _up(target_count, multiple) - target_count)
+    unused = (0, shape.targets - target_count)
     return Batch(
         prefix_ids=mx.array(inputs[0][:prefix_length].astype(np.int32)),
         token_ids=mx.array(token_ids),
@@ -84,11 +114,14 @@ def make_batch(dataset: Sequence[Rendered], rows: Sequence[int], *, share_prefix
     )
 
 
+def shape_of(dataset: Sequence[Rendered], rows: Sequence[int], *, share_prefix: bool, multiple: int = 1) -> Shape:
+    """The shape that `make_batch` would give ``rows``."""
+    return _shape(*_inputs(dataset, rows), share_prefix, multiple)
+
+
 def count_positions(dataset: Sequence[Rendered], rows: Sequence[int], *, share_prefix: bool) -> int:
-    """How many positions a batch of ``rows`` would take through the network: P + B * L."""
-    inputs, targets = _inputs(dataset, rows)
-    prefix = shared_length(inputs, targets) if share_prefix else 0
-    return prefix + len(rows) * (max(len(ids) for ids in inputs) - prefix)
+    """How many positions a batch of ``rows`` would take through the network: P + B L."""
+    return shape_of(dataset, rows, share_prefix=share_prefix).positions
 
 
 def shared_length(inputs: list[np.ndarray], targets: list[np.ndarray]) -> int:
@@ -102,6 +135,18 @@ def _inputs(dataset: Sequence[Rendered], rows: Sequence[int]) -> tuple[list[np.n
     """Of each row, the tokens that the network reads, and the targets' positions."""
     targets = [np.flatnonzero(dataset[row].is_target[1:]) + 1 for row in rows]
     return [dataset[row].token_ids[: at[-1]] for row, at in zip(rows, targets, strict=True)], targets
+
+
+def _shape(inputs: list[np.ndarray], targets: list[np.ndarray], share_prefix: bool, multiple: int) -> Shape:
+    prefix = shared_length(inputs, targets) if share_prefix else 0
+    prefix -= prefix % multiple
+    return Shape(
+        prefix=prefix,
+        rows=len(inputs),
+        length=_up(max(len(ids) for ids in inputs) - prefix, multiple),
+        targets=_up(sum(map(len, targets)), multiple),
+        filled=sum(map(len, inputs)) - (len(inputs) - 1) * prefix,
+    )
 
 
 def _up(count: int, multiple: int) -> int:

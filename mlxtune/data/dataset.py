@@ -14,6 +14,7 @@ import numpy as np
 from mlxtune.data.faults import Fault, refuse
 from mlxtune.data.normalize import Example, read_examples, shared_system
 from mlxtune.data.render import Rendered, Renderer
+from mlxtune.data.token_cache import find_entry, keep_rows, read_rows
 from mlxtune.errors import DataError
 from mlxtune.progress import Progress, silent
 from mlxtune.recipe.choices import Form, Overflow, TrainOn, in_words
@@ -72,6 +73,7 @@ def load_rendered(
     train_on: TrainOn = "completions",
     max_seq_length: int,
     overflow: Overflow = "error",
+    tokenizer_folder: Path | None = None,
     progress: Progress = silent,
 ) -> Dataset:
     """Read, normalize and render a JSONL file: `read_examples`, then `render_examples`, which names the arguments."""
@@ -83,6 +85,7 @@ def load_rendered(
         train_on=train_on,
         max_seq_length=max_seq_length,
         overflow=overflow,
+        tokenizer_folder=tokenizer_folder,
         progress=progress,
     )
 
@@ -95,6 +98,7 @@ def render_examples(
     train_on: TrainOn,
     max_seq_length: int,
     overflow: Overflow,
+    tokenizer_folder: Path | None = None,
     progress: Progress = silent,
 ) -> Dataset:
     """The rows of one file as token ids and targets.
@@ -105,12 +109,13 @@ def render_examples(
         overflow: what happens to a longer row: an error that names all of them, or the row is dropped, loses its
             beginning (`truncate_left`; BOS stays) or its end, or is read in several parts (`split`). What keeps no
             target is dropped.
+        tokenizer_folder: where the tokenizer comes from, if rows are to be kept in the cache and looked for there.
 
     Raises: DataError, as `Renderer.render` does, for all rows at once; for rows that are too long; and if no row is
         left.
     """
     renderer = Renderer(tokenizer)
-    rendered = _render_all(examples, renderer, train_on, path, progress)
+    rendered = _render_all(examples, renderer, train_on, path, tokenizer_folder, progress)
     rows: list[Rendered] = []
     kept: list[Example] = []
     faults: list[Fault] = []
@@ -192,8 +197,20 @@ def _part(row: Rendered, start: int, end: int, *, head: int = 0, seen: bool = Fa
 
 
 def _render_all(
-    examples: Sequence[Example], renderer: Renderer, train_on: TrainOn, path: Path, progress: Progress
+    examples: Sequence[Example],
+    renderer: Renderer,
+    train_on: TrainOn,
+    path: Path,
+    tokenizer_folder: Path | None,
+    progress: Progress,
 ) -> list[Rendered]:
+    """Every row in full: from the cache, where it is there, else rendered and put there."""
+    entry = None
+    if tokenizer_folder is not None:
+        entry = find_entry(examples, renderer.tokenizer, tokenizer_folder, train_on)
+    if entry is not None and (kept := read_rows(entry, examples)) is not None:
+        progress(f"render {path.name}: rows", len(examples), len(examples))
+        return kept
     rendered: list[Rendered] = []
     faults: list[Fault] = []
     remedy = ""
@@ -207,6 +224,8 @@ def _render_all(
             remedy = remedy or error.remedy or ""
     progress(f"render {path.name}: rows", len(examples), len(examples))
     refuse(faults, path=path, remedy=remedy)
+    if entry is not None:
+        keep_rows(entry, rendered)
     return rendered
 
 

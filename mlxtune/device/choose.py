@@ -6,6 +6,7 @@ from typing import Literal
 import mlx.core as mx
 
 from mlxtune.device.blas import Blas, open_blas
+from mlxtune.device.memory import hold_gpu_memory
 from mlxtune.device.precision import CPU_FLOAT32, GPU_BFLOAT16, Precision
 from mlxtune.errors import DeviceError, UsageError
 
@@ -53,6 +54,7 @@ def open_device(choice: str = "auto") -> Device:
         )
     if choice == "gpu" or (choice == "auto" and gpu_is_there()):
         mx.set_default_device(mx.gpu)
+        hold_gpu_memory()
         device = Device("gpu", GPU_BFLOAT16, "asked for" if choice == "gpu" else "MLX sees a GPU", compiles=True)
     else:
         mx.set_default_device(mx.cpu)

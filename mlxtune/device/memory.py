@@ -17,6 +17,11 @@ from mlxtune.errors import DeviceError
 PROC = Path("/proc")
 CGROUPS = Path("/sys/fs/cgroup")
 
+GPU_CACHE_SHARE = 0.125
+"""Of an Apple GPU's working set, for freed buffers."""
+RESERVED_SHARE = 0.05
+"""Of the machine's memory, that is left to everything else."""
+
 OUT_OF_MEMORY = ("unable to allocate", "attempting to allocate", "out of memory", "insufficient memory")
 """What MLX's errors say, in lower case, when there is no memory left: the CPU's and the GPU's allocator, and Metal."""
 
@@ -34,6 +39,65 @@ class Memory:
     """In MLX's arrays now."""
     mlx_peak_bytes: int
     """The most in MLX's arrays at once, since the start or ``mx.reset_peak_memory``."""
+
+
+@dataclass(frozen=True)
+class MemoryLimit:
+    """How many bytes MLX's arrays may take at once, and why not more."""
+
+    bytes: int
+    reason: str
+
+
+def hold_gpu_memory() -> None:
+    """Let MLX keep an Apple GPU's recommended working set at hand, and ask for no more.
+
+    Beyond it macOS would move memory about, and the machine would freeze; so what needs more fails instead. Freed
+    buffers are kept up to a share of it. Where Metal tells no such number (no Apple GPU) nothing is set.
+    """
+    import mlx.core as mx
+
+    if working_set_bytes := _working_set_bytes():
+        mx.set_wired_limit(working_set_bytes)  # heeded from macOS 15 on
+        mx.set_memory_limit(working_set_bytes)
+        mx.set_cache_limit(int(GPU_CACHE_SHARE * working_set_bytes))
+
+
+def _working_set_bytes() -> int | None:
+    """Metal's recommendedMaxWorkingSetSize, where there is one."""
+    import mlx.core as mx
+
+    told = mx.device_info().get("max_recommended_working_set_size")
+    return None if told is None else int(told)
+
+
+def memory_limit(proc: Path = PROC) -> MemoryLimit:
+    """How much memory this process's arrays may take now, so that the machine does not begin to swap.
+
+    Raises: DeviceError, if the system does not tell.
+    """
+    import mlx.core as mx
+
+    on_gpu = mx.default_device() == mx.gpu
+    return limit_of(measure_memory(proc), working_set_bytes=_working_set_bytes() if on_gpu else None)
+
+
+def limit_of(memory: Memory, *, working_set_bytes: int | None = None) -> MemoryLimit:
+    """What a machine with these readings has for the arrays of a process.
+
+    What is available without swapping and what the arrays take already are theirs, less a share of the whole for the
+    rest of the machine. An Apple GPU shares the memory with everything else, and keeps no more than its recommended
+    working set at hand: beyond that macOS moves memory about.
+
+    Args:
+        working_set_bytes: Metal's recommendedMaxWorkingSetSize, on an Apple GPU.
+    """
+    left = memory.available_bytes - int(RESERVED_SHARE * memory.total_bytes)
+    free = max(0, memory.mlx_active_bytes + left)
+    if working_set_bytes is not None and working_set_bytes < free:
+        return MemoryLimit(working_set_bytes, "the GPU's recommended working set")
+    whole, share = readable_bytes(memory.total_bytes), f"{RESERVED_SHARE:.0%}"
+    return MemoryLimit(free, f"free now of {whole}, less {share} for the rest of the machine")
 
 
 def measure_memory(proc: Path = PROC) -> Memory:

@@ -5,14 +5,17 @@ one figure that compares across tokenizers: it spreads the same nats over the an
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import mlx.core as mx
 import numpy as np
 
-from mlxtune.data.batch import READING_TOKENS, Batch, reading_batches
+from mlxtune.data.batch import READING_TOKENS, Batch, make_batch, reading_batches
 from mlxtune.data.render import Rendered
+from mlxtune.device.memory import is_out_of_memory
+from mlxtune.errors import DeviceError
 from mlxtune.inference.likelihood import Reader, target_losses, target_states
 from mlxtune.progress import Progress, silent
 
@@ -52,19 +55,28 @@ def read_heldout(
     lift: Callable[[Batch], Batch] = lambda batch: batch,
     progress: Progress = silent,
 ) -> HeldOut:
-    """Read every row once, without gradients."""
+    """Read every row once, without gradients; where memory is short, fewer rows at once.
+
+    Args:
+        max_tokens: of the rows that are read at once.
+        lift: makes of a batch what the reader is to be given, where that is not its token ids.
+
+    Raises: DeviceError, if there is not enough memory for a single row.
+    """
     rows = len(dataset)
     loss_sum, hit_count = np.zeros(rows), np.zeros(rows)
     targets = [row.token_ids[1:][row.is_target[1:]] for row in dataset]
 
-    done = 0
-    for batch in reading_batches(dataset, share_prefix=reader.shares_prefixes, max_tokens=max_tokens):
+    def read(batch: Batch) -> None:
         lifted = lift(batch)
         states = target_states(reader, lifted.prefix_ids, lifted.token_ids, batch.target_index)
         losses, hits = target_losses(reader, states, batch.target_id)
         owner = np.repeat(batch.rows, [len(targets[row]) for row in batch.rows])
         np.add.at(loss_sum, owner, np.array(losses, np.float64))
         np.add.at(hit_count, owner, np.array(hits, np.float64))
+
+    done = 0
+    for batch in _batches_that_fit(dataset, read, share_prefix=reader.shares_prefixes, max_tokens=max_tokens):
         done += len(batch.rows)
         progress("read held-out rows: rows", done, rows)
     texts = [
@@ -76,3 +88,39 @@ def read_heldout(
         hit_count=hit_count,
         byte_count=np.array([max(1, len(text.encode("utf-8"))) for text in texts]),
     )
+
+
+def _batches_that_fit(
+    dataset: Sequence[Rendered], read: Callable[[Batch], None], *, share_prefix: bool, max_tokens: int
+) -> Iterator[Batch]:
+    """Batches of all rows, each after it was read; one for which memory is short is read in halves, and so are those
+    after it that are as large.
+    """
+    fits = math.inf
+    for whole in reading_batches(dataset, share_prefix=share_prefix, max_tokens=max_tokens):
+        ahead = [whole]
+        while ahead:
+            batch = ahead.pop()
+            rows, positions = batch.rows, batch.prefix_ids.size + batch.token_ids.size
+            if len(rows) > 1 and positions > fits:
+                mx.clear_cache()
+                middle = len(rows) // 2
+                ahead += [
+                    make_batch(dataset, half, share_prefix=share_prefix) for half in (rows[middle:], rows[:middle])
+                ]
+                continue
+            try:
+                read(batch)
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+                if len(rows) == 1:
+                    raise DeviceError(
+                        "there is not enough memory to read this held-out row",
+                        where=dataset[rows[0]].where,
+                        remedy="close other programs and try again, or lower data.max_seq_length in a new run",
+                    ) from error
+                fits = positions // 2
+                ahead.append(batch)
+            else:
+                yield batch

@@ -44,7 +44,11 @@ class Opened:
     def inputs(self) -> dict[str, Any]:
         """What the result depends on besides the recipe: a resumed run must have the same."""
         return {
-            "model": {"source": self.recipe.model.source, "sha256": self.folder.sha256},
+            "model": {
+                "source": self.recipe.model.source,
+                "revision": self.folder.revision,
+                "sha256": self.folder.sha256,
+            },
             "data": {split: sha256_of(Path(getattr(self.recipe.data, split))) for split in self.datasets},
             "chat_template": chat_template_hash(self.model.tokenizer),
             "train_on": self.recipe.data.train_on,
@@ -58,8 +62,13 @@ class Opened:
         return Prompting(raw=train.report.format == "text" or without_template, system=train.system)
 
 
-def open_recipe(recipe: Recipe, *, device: str = "auto", progress: Progress = silent) -> Opened:
+def open_recipe(
+    recipe: Recipe, *, device: str = "auto", revision: str | None = None, progress: Progress = silent
+) -> Opened:
     """Open the device, the model and every data file that a recipe names; nothing is written but the cache.
+
+    Args:
+        revision: of a model from the hub, the commit that a run to be resumed began with.
 
     Raises: MlxtuneError, in its kinds, for all that cannot be opened, rows that cannot be trained on, and held-out rows
         of which the recipe's tasks cannot be asked: after hours of training it would be late to learn of them.
@@ -67,7 +76,7 @@ def open_recipe(recipe: Recipe, *, device: str = "auto", progress: Progress = si
     chosen = open_device(device)
     paths = {split: getattr(recipe.data, split) for split in SPLITS if getattr(recipe.data, split) is not None}
     examples = {split: read_examples(path, recipe.data.format) for split, path in paths.items()}  # before any download
-    folder = find_recipe_model(recipe, progress=progress)
+    folder = find_recipe_model(recipe, revision=revision, progress=progress)
     model = open_model(folder.path, chosen.precision)
     datasets = {
         split: render_split(recipe.data, examples[split], model, path, progress=progress)
@@ -92,8 +101,9 @@ def find_base(run: RunFolder, *, progress: Progress = silent) -> ModelFolder:
 
     Raises: RunError, if what is there now is another model than it was; ModelError, if it is gone.
     """
-    folder = find_recipe_model(load_recipe(run.resolved).recipe, progress=progress)
-    if folder.sha256 != run.read_manifest()["inputs"]["model"]["sha256"]:
+    model = run.read_manifest()["inputs"]["model"]
+    folder = find_recipe_model(load_recipe(run.resolved).recipe, revision=model.get("revision"), progress=progress)
+    if folder.sha256 != model["sha256"]:
         raise RunError(
             "the base model is not the one that this run was trained on: its hash differs",
             where=folder.path,
@@ -102,11 +112,11 @@ def find_base(run: RunFolder, *, progress: Progress = silent) -> ModelFolder:
     return folder
 
 
-def find_recipe_model(recipe: Recipe, *, progress: Progress = silent) -> ModelFolder:
-    """The folder of the model that a recipe names, converted as it says."""
+def find_recipe_model(recipe: Recipe, *, revision: str | None = None, progress: Progress = silent) -> ModelFolder:
+    """The folder of the model that a recipe names, converted as it says; of the hub's, the commit ``revision``."""
     quantize = recipe.model.quantize
     pair = None if quantize is None else (quantize.bits, quantize.group_size)
-    return find_model(recipe.model.source, quantize=pair, progress=progress)
+    return find_model(recipe.model.source, quantize=pair, revision=revision, progress=progress)
 
 
 def chat_template_hash(tokenizer: Any) -> str | None:
@@ -126,6 +136,7 @@ def render_split(
         train_on=settings.train_on,
         max_seq_length=settings.max_seq_length,
         overflow=settings.overflow,
+        tokenizer_folder=model.folder,
         progress=progress,
     )
 

@@ -6,7 +6,6 @@ made, so that a mistake leaves nothing behind. Where several ranks train togethe
 
 import hashlib
 import json
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -14,23 +13,22 @@ from typing import Any
 
 import mlx.core as mx
 
-from mlxtune.adapters.attach import adapter_parameters, attach_lora, load_adapter_parameters
+from mlxtune.adapters.attach import load_adapter_parameters
 from mlxtune.adapters.format import save_adapter
-from mlxtune.data.batch import count_positions
-from mlxtune.data.order import BatchOrder
 from mlxtune.device.distributed import Ranks, open_ranks
 from mlxtune.errors import AdapterError, ModelError, RunError, UsageError
 from mlxtune.evaluation.heldout import read_heldout
 from mlxtune.files import new_folder, sha256_of, write_text
-from mlxtune.inference.likelihood import Reader, make_reader
 from mlxtune.iteration.card import write_card
-from mlxtune.iteration.opening import Opened, chat_template_hash, lora_shape, make_order, make_plan, open_recipe
+from mlxtune.iteration.forecast import Forecast, settle_memory
+from mlxtune.iteration.opening import chat_template_hash, lora_shape, open_recipe
+from mlxtune.iteration.ready import Ready, frozen_prefix, make_ready
 from mlxtune.iteration.score import score_run
-from mlxtune.iteration.steps import make_run_step
+from mlxtune.iteration.steps import make_training
 from mlxtune.models.safetensors import validate_safetensors
 from mlxtune.progress import Progress, silent
 from mlxtune.recipe.load import LoadedRecipe, load_recipe
-from mlxtune.recipe.schema import EveryBlock, Recipe
+from mlxtune.recipe.schema import Recipe
 from mlxtune.runs.folder import RunFolder, create_run, lock, open_run, refuse_taken
 from mlxtune.runs.log import Log, attempt_log, in_short
 from mlxtune.runs.manifest import make_manifest, refuse_changes, versions
@@ -45,12 +43,8 @@ from mlxtune.training.checkpoint import (
     save_checkpoint,
     settle,
 )
-from mlxtune.training.frozen_prefix import FrozenPrefix, read_frozen_prefix
-from mlxtune.training.loop import Training, train
-from mlxtune.training.optimizer import make_optimizer
-from mlxtune.training.plan import EndedBy, Plan
-from mlxtune.training.recompute import recompute_blocks
-from mlxtune.training.state import TrainingState
+from mlxtune.training.loop import train
+from mlxtune.training.plan import EndedBy
 from mlxtune.training.together import follow
 
 METRICS_BYTES = "metrics_bytes"
@@ -58,25 +52,12 @@ METRICS_BYTES = "metrics_bytes"
 
 
 @dataclass(frozen=True)
-class Ready:
-    """All that training needs, made of a recipe; nothing is written yet."""
-
-    opened: Opened
-    state: TrainingState
-    reader: Reader
-    order: BatchOrder
-    plan: Plan
-
-    @property
-    def trainable_parameters(self) -> int:
-        return sum(array.size for array in adapter_parameters(self.state.network).values())
-
-
-@dataclass(frozen=True)
 class Watch:
     """Who looks on while a run works: functions that are called, and one that is asked whether to stop."""
 
     progress: Progress = silent
+    foretold: Callable[[Forecast], None] = lambda _found: None
+    """Told what a run will take, where that was asked for."""
     started: Callable[[RunFolder, Ready], None] = lambda *_: None
     """Called when the first step is next."""
     warned: Callable[[str], None] = lambda _line: None
@@ -117,6 +98,7 @@ def run_recipe(
     device: str = "auto",
     run_dir: str | Path | None = None,
     score: bool = True,
+    auto: bool = False,
     watch: Watch = Watch(),
 ) -> RunResult:
     """Train as a recipe says, in a new run folder, and score base and tuned model on its test split.
@@ -126,6 +108,7 @@ def run_recipe(
         overrides: ``KEY=VALUE`` in the recipe's dotted keys; none for a recipe that is loaded already.
         run_dir: the folder to make; else one below ``runs/``, named after the recipe and the time.
         score: whether to score at the end, where the recipe has a test split.
+        auto: foretell the run, and save as much memory as it has to.
 
     Raises: MlxtuneError, in its kinds; before the folder is made for all that is wrong with recipe, model and data.
     """
@@ -146,12 +129,15 @@ def run_recipe(
     except AdapterError as error:
         raise AdapterError(error.message, where=loaded.place_of(("method",)), remedy=error.remedy) from error
     _refuse_other_inputs(ready, ranks)
+    ready, found = settle_memory(ready, auto=auto, progress=watch.progress)
+    if found is not None:
+        watch.foretold(found)
     chosen = opened.device
     run = create_run(
         loaded.recipe.name,
         run_dir=run_dir,
         recipe_text=loaded.text,
-        resolved=loaded.recipe.model_dump(mode="json"),
+        resolved=ready.opened.recipe.model_dump(mode="json"),
         manifest=make_manifest(
             name=loaded.recipe.name,
             device={"kind": chosen.kind, "precision": chosen.precision.name, "reason": chosen.reason},
@@ -188,20 +174,34 @@ def resume_run(
     run = open_run(Path(path))
     settings = load_recipe(run.resolved).recipe
     if recipe is not None:
+        recipe = _settled_alike(recipe, settings)
         refuse_changes(settings.model_dump(mode="json"), recipe.recipe.model_dump(mode="json"), where=run.path)
-    with lock(run):
-        scores = run.read_scores()
-        if run.is_finished and (scores is not None or not score or settings.data.test is None):
+
+    def is_done() -> bool:
+        return run.is_finished and (not score or settings.data.test is None or run.read_scores() is not None)
+
+    with lock(run, to_write=not is_done()):
+        if is_done():
             finished = run.read_manifest()["finished"]
             _tell(ranks, finished=finished, run_dir=str(run.path))
-            return RunResult(run_dir=run.path, **finished, scores=scores)
+            return RunResult(run_dir=run.path, **finished, scores=run.read_scores())
         _tell(ranks, recipe=settings.model_dump(mode="json"))
-        opened = open_recipe(settings, device=device, progress=watch.progress)
+        revision = run.read_manifest()["inputs"]["model"].get("revision")
+        opened = open_recipe(settings, device=device, revision=revision, progress=watch.progress)
         inputs = {run.resolved.name: sha256_of(run.resolved), **opened.inputs()}
         refuse_changes(run.read_manifest()["inputs"], inputs, where=run.path)
         ready = make_ready(opened)
         _refuse_other_inputs(ready, ranks)
         return _train_and_score(run, ready, ranks, score=score, watch=watch)
+
+
+def _settled_alike(recipe: LoadedRecipe, settings: Recipe) -> LoadedRecipe:
+    """A user's recipe with what a run has settled in place of ``auto``."""
+    training = recipe.recipe.training
+    if training.grad_checkpoint != "auto":
+        return recipe
+    training = training.model_copy(update={"grad_checkpoint": settings.training.grad_checkpoint})
+    return replace(recipe, recipe=recipe.recipe.model_copy(update={"training": training}))
 
 
 def _train_along(ranks: Ranks, *, device: str, watch: Watch) -> RunResult:
@@ -213,6 +213,7 @@ def _train_along(ranks: Ranks, *, device: str, watch: Watch) -> RunResult:
     if "finished" in told:
         return RunResult(run_dir=Path(told["run_dir"]), **told["finished"])
     ready = make_ready(open_recipe(Recipe.model_validate(told["recipe"]), device=device, progress=watch.progress))
+    ready, _ = settle_memory(ready)
     _refuse_other_inputs(ready, ranks)
     run = RunFolder(Path(ranks.text_of_first()))
     follow(ready.state, ranks)
@@ -238,20 +239,6 @@ def _refuse_other_inputs(ready: Ready, ranks: Ranks) -> None:
             f"rank {ranks.rank} has not what rank 0 has: {', '.join(changed)} differ",
             remedy="give all machines the same model, data and versions of mlxtune, at the same paths",
         )
-
-
-def make_ready(opened: Opened) -> Ready:
-    """The network with its adapter, and what goes with it. Raises: AdapterError, if the method does not fit it."""
-    recipe, network = opened.recipe, opened.model.network
-    attach_lora(network, lora_shape(recipe), seed=recipe.seed)
-    if isinstance(recipe.training.grad_checkpoint, EveryBlock):
-        recompute_blocks(network, recipe.training.grad_checkpoint.every)
-    optimizer = make_optimizer(recipe.training.optimizer, weight_decay=recipe.training.weight_decay)
-    optimizer.init(network.trainable_parameters())
-    reader = make_reader(network)
-    order = make_order(recipe, opened.datasets["train"].rows, share_prefix=reader.shares_prefixes)
-    plan = make_plan(recipe, order, validates="valid" in opened.datasets)
-    return Ready(opened, TrainingState(network, optimizer), reader, order, plan)
 
 
 def _train_and_score(run: RunFolder, ready: Ready, ranks: Ranks, *, score: bool, watch: Watch) -> RunResult:
@@ -339,21 +326,11 @@ def _train(run: RunFolder, ready: Ready, ranks: Ranks, watch: Watch, log: Log) -
         return float(loss_sum / count)
 
     mx.reset_peak_memory()
-    frozen = {split: frozen_prefix(ready, split, watch.progress) for split in rows if split != "test"}
-    step, batch_of = make_run_step(
-        state,
+    frozen = {split: frozen_prefix(ready, split, progress=watch.progress) for split in rows if split != "test"}
+    training = make_training(
+        ready,
         rows["train"],
         frozen["train"],
-        max_grad_norm=ready.plan.max_grad_norm,
-        compiled=opened.device.compiles,
-    )
-    training = Training(
-        plan=ready.plan,
-        order=ready.order,
-        step=step,
-        make_batch=batch_of,
-        positions=lambda numbers: count_positions(rows["train"], numbers, share_prefix=ready.reader.shares_prefixes),
-        places=[row.where for row in rows["train"]],
         record=record,
         validate=validate,
         save=save,
@@ -371,18 +348,6 @@ def _with_own_validation(ready: Ready, ranks: Ranks) -> Ready:
         return ready
     own = replace(valid, rows=tuple(ranks.share(valid.rows)))
     return replace(ready, opened=replace(opened, datasets={**opened.datasets, "valid": own}))
-
-
-def frozen_prefix(ready: Ready, split: str, progress: Progress) -> FrozenPrefix:
-    """The frozen blocks' states of a split, where the recipe wants them or the rows are met more than once."""
-    opened, plan = ready.opened, ready.plan
-    rows, setting = opened.datasets[split].rows, opened.recipe.training.cache_frozen_prefix
-    steps_an_epoch = math.ceil(ready.order.count_batches(0) / plan.gradient_accumulation_steps)
-    a_pass = steps_an_epoch if split == "train" else plan.validate_every or 1
-    again = plan.total_steps is None or plan.total_steps > a_pass
-    if setting == "off" or (setting == "auto" and not again):
-        return FrozenPrefix(ready.reader, None)
-    return read_frozen_prefix(ready.reader, rows, model_sha256=opened.folder.sha256, progress=progress)
 
 
 def _let_go(ready: Ready) -> None:
@@ -409,6 +374,7 @@ def _log_start(log: Log, ready: Ready) -> None:
         f"prefixes are {'' if ready.reader.shares_prefixes else 'not '}shared, "
         f"logits are {'full' if ready.reader.anatomy is None else 'at targets only'}"
     )
+    log(f"gradient checkpointing: {opened.recipe.training.grad_checkpoint}")
     log(f"plan: {plan.total_steps or 'any number of'} steps; starting after step {ready.state.step}")
 
 

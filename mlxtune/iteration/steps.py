@@ -1,52 +1,74 @@
-"""The step of a run on its own rows: what training makes its updates with, and what a plan measures."""
+"""The loop of a run on its own rows: what training is made of, and what a plan measures."""
 
 import functools
 from collections.abc import Callable, Sequence
+from typing import Any
 
-from mlxtune.data.batch import Batch, make_batch
+from mlxtune.data.batch import Batch, Shape, count_positions, make_batch, shape_of
 from mlxtune.data.render import Rendered
+from mlxtune.device.distributed import ALONE, Ranks
+from mlxtune.iteration.ready import Ready
 from mlxtune.training.frozen_prefix import FrozenPrefix
-from mlxtune.training.loop import Rows
+from mlxtune.training.loop import Rows, Training
 from mlxtune.training.objectives.sft import sft_loss_sum
-from mlxtune.training.state import TrainingState
-from mlxtune.training.step import Step, make_step
+from mlxtune.training.step import make_step
 
 SHAPE_MULTIPLE = 16
 """Of a compiled batch's prefix, length and number of targets."""
 
 
-def make_run_step(
-    state: TrainingState,
+def make_training(
+    ready: Ready,
     rows: Sequence[Rendered],
     frozen: FrozenPrefix,
     *,
-    max_grad_norm: float | None,
-    compiled: bool,
-) -> tuple[Step, Callable[[Rows], Batch]]:
-    """The arithmetic of a run's updates, and what makes its batches.
+    record: Callable[[dict[str, Any]], None] = lambda _: None,
+    validate: Callable[[], float] = lambda: 0.0,
+    save: Callable[[], None] = lambda: None,
+    should_stop: Callable[[], bool] = lambda: False,
+    ranks: Ranks = ALONE,
+) -> Training:
+    """What the loop works with.
 
     Args:
-        rows: the training rows.
+        rows: to train on: the recipe's, or, to try steps out, some of them.
         frozen: from the same rows.
-        compiled: whether the device compiles steps; batches then come in few shapes.
     """
     above, lift = frozen.reader, frozen.lift
-    share_prefix, multiple = above.shares_prefixes, shape_multiple(compiled=compiled)
+    share_prefix, multiple = above.shares_prefixes, shape_multiple(ready)
 
     @functools.lru_cache(maxsize=2)  # a batch is made ahead of time, and taken when it is next
     def batch_of(numbers: Rows) -> Batch:
         return lift(make_batch(rows, numbers, share_prefix=share_prefix, multiple=multiple))
 
     step = make_step(
-        state.network,
-        state.optimizer,
+        ready.state.network,
+        ready.state.optimizer,
         lambda batch: sft_loss_sum(above, batch),
-        max_grad_norm=max_grad_norm,
-        compiled=compiled,
+        max_grad_norm=ready.plan.max_grad_norm,
+        compiled=ready.opened.device.compiles,
     )
-    return step, batch_of
+    return Training(
+        plan=ready.plan,
+        order=ready.order,
+        step=step,
+        make_batch=batch_of,
+        positions=functools.partial(count_positions, rows, share_prefix=share_prefix),
+        places=[row.where for row in rows],
+        record=record,
+        validate=validate,
+        save=save,
+        should_stop=should_stop,
+        ranks=ranks,
+    )
 
 
-def shape_multiple(*, compiled: bool) -> int:
-    """What the dimensions of a run's batches are multiples of."""
-    return SHAPE_MULTIPLE if compiled else 1
+def training_shape(ready: Ready, rows: Rows) -> Shape:
+    """The shape that training rows have when they go through the network together."""
+    dataset = ready.opened.datasets["train"].rows
+    return shape_of(dataset, rows, share_prefix=ready.reader.shares_prefixes, multiple=shape_multiple(ready))
+
+
+def shape_multiple(ready: Ready) -> int:
+    """What the dimensions of a run's batches are multiples of: more than 1 where each shape is compiled."""
+    return SHAPE_MULTIPLE if ready.opened.device.compiles else 1

@@ -8,7 +8,6 @@ when it was put there, and is not asked for again.
 import contextlib
 import difflib
 import hashlib
-import re
 import secrets
 import tempfile
 import zipfile
@@ -22,8 +21,6 @@ from mlxtune.files import flush, flush_path
 from mlxtune.models.once import alone
 from mlxtune.network import download_wheel, require_online
 from mlxtune.progress import Progress, silent
-
-HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
 
 CHUNK = 1 << 20
 
@@ -80,16 +77,10 @@ def named(name: str) -> CatalogueEntry:
 
 
 def unknown(name: str) -> ModelError:
-    """The error for a name that is not in the catalogue; a name on the hub is told from a misspelt one."""
-    if HUB_ID.fullmatch(name) and not name.startswith("."):
-        return ModelError(
-            f"there is no folder {name}, and downloads from the hub come with a later version",
-            where=name,
-            remedy="download the model yourself and give its local folder, or use a name from `mlxtune models list`",
-        )
+    """The error for a name that is not in the catalogue."""
     near = difflib.get_close_matches(name, [entry.name for entry in CATALOGUE], n=1, cutoff=0.3)
     meant = f"did you mean {near[0]}? " if near else ""
-    remedy = f"{meant}`mlxtune models list` names all; or give a local folder"
+    remedy = f"{meant}`mlxtune models list` names all; or give a local folder, or org/name of the hub"
     return ModelError(f"there is no model {name!r}", remedy=remedy)
 
 

@@ -10,10 +10,9 @@ from typing import Any
 from mlxtune.device.choose import open_device
 from mlxtune.errors import UsageError
 from mlxtune.files import new_folder
-from mlxtune.models import catalogue
 from mlxtune.models.gguf import write_gguf_folder
 from mlxtune.models.rewrite import rewrite_folder
-from mlxtune.models.source import check_quantization, locate
+from mlxtune.models.source import check_quantization, fetch_located, locate
 from mlxtune.models.write import DTYPES
 from mlxtune.progress import Progress, silent
 from mlxtune.recipe.choices import GROUP_SIZE
@@ -54,12 +53,12 @@ def convert(
     found = locate(source)
     open_device(device)
     with new_folder(out, force=force) as part:
-        path = found.path if found.entry is None else catalogue.get(found.entry, progress)
+        found = fetch_located(found, progress=progress)
         if found.kind == "folder":
-            result = rewrite_folder(path, part, quantize=quantize, dtype=dtype, progress=progress)
+            result = rewrite_folder(found.path, part, quantize=quantize, dtype=dtype, progress=progress)
         else:
             with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as imported:
-                write_gguf_folder(path, Path(imported), progress=progress)
+                write_gguf_folder(found.path, Path(imported), progress=progress)
                 result = rewrite_folder(Path(imported), part, quantize=quantize, dtype=dtype, progress=progress)
     config = result.pop("config")
     quantization = config.get("quantization")

@@ -21,6 +21,7 @@ from mlxtune.models.tokenizer import open_tokenizer
 if TYPE_CHECKING:
     from mlx_lm.tokenizer_utils import TokenizerWrapper
 
+LAYER_COUNTS = ("num_hidden_layers", "num_layers", "n_layers", "n_layer")
 OTHER_SENSES = ("vision_config", "audio_config")
 
 
@@ -53,8 +54,9 @@ def load_network(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
 
     Raises: ModelError.
     """
-    check_config(read_config(folder), folder)
-    validate_weights(folder)
+    config = read_config(folder)
+    check_config(config, folder)
+    _check_layers(config, len(validate_weights(folder)), folder)
     from mlx_lm.utils import load_model
 
     try:
@@ -67,6 +69,17 @@ def load_network(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
             where=folder,
             remedy="get the model's files again, all from one version",
         ) from error
+
+
+def _check_layers(config: dict[str, Any], tensor_count: int, folder: Path) -> None:
+    """Raises: ModelError, for more layers than tensors: mlx_lm would build them all before it misses their weights."""
+    for key in LAYER_COUNTS:
+        if isinstance(count := config.get(key), int) and count > tensor_count:
+            raise ModelError(
+                f"{key} is {count:,}, and the weights are {tensor_count:,} tensors",
+                where=folder / "config.json",
+                remedy="get the model's files again, all from one version",
+            )
 
 
 def read_config(folder: Path) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from mlx.utils import tree_flatten, tree_map_with_path, tree_unflatten
 from mlxtune.device.dequantize import dequantize_network, is_quantized
 from mlxtune.errors import ModelError
 from mlxtune.models.load import load_network
-from mlxtune.models.write import DTYPES, copy_companions, quantization_config, write_config, write_weights
+from mlxtune.models.write import DTYPES, SHARD_BYTES, copy_companions, quantization_config, write_config, write_weights
 from mlxtune.progress import Progress, silent
 
 
@@ -25,14 +25,16 @@ def rewrite_folder(
     *,
     quantize: tuple[int, int] | None = None,
     dtype: str | None = None,
+    shard_bytes: int = SHARD_BYTES,
     progress: Progress = silent,
 ) -> dict[str, Any]:
-    """Write the model in ``source`` to the empty ``folder``, in MLX's form.
+    """Write the model in ``source`` to the empty ``folder``, in MLX's form; memory holds one shard at a time.
 
     Args:
         quantize: bits and group size, for every linear layer and embedding.
         dtype: of all floats, a quantized layer's scales and biases included. Without ``quantize`` nothing stays
             quantized.
+        shard_bytes: no file of weights is larger, except for a tensor that is.
 
     Returns: ``{"config", "bytes", "parameters", "kept_layers"}``: the new config, the bytes of the tensors, the number
         of weights, and how many quantized layers were passed through.
@@ -61,7 +63,7 @@ def rewrite_folder(
     # The network would hold on to every array that is computed for a shard until the end.
     network.update(tree_unflatten([(name, mx.array([])) for name in weights]))
     stream = _finite(weights, source) if dtype == "float16" else _popped(weights)
-    byte_count = write_weights(folder, stream, count=count, progress=progress)
+    byte_count = write_weights(folder, stream, count=count, shard_bytes=shard_bytes, progress=progress)
     write_config(folder, config)
     copy_companions(source, folder)
     return {"config": config, "bytes": byte_count, "parameters": parameters, "kept_layers": len(kept)}

@@ -6,8 +6,11 @@ header twice, a few milliseconds.
 """
 
 import math
+import os
 import re
+import stat
 import struct
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +22,7 @@ from mlxtune.errors import ModelError
 from mlxtune.files import naming
 from mlxtune.json_text import parse_json
 from mlxtune.models import DAMAGED
+from mlxtune.printable import printable
 
 BYTES_PER_VALUE = {
     "BOOL": 1,
@@ -39,11 +43,17 @@ BYTES_PER_VALUE = {
 }
 """The types that MLX reads; float64 is not among them."""
 
-HEADER_LIMIT = 100_000_000  # bytes; the limit of the format's own library
+HEADER_LIMIT = 25_000_000
+"""Bytes of a header or an index; the hub's own tools stop there too. JSON may take thirty times its length in memory,
+so the format's own limit, 100 MB, would allow gigabytes.
+"""
 DIMENSIONS_LIMIT = 8
 DIMENSION_LIMIT = 2**31 - 1  # MLX counts in int32
+LONGEST_NAME = 200  # characters of a name in an error
+MISSING_SHOWN = 5
 INDEX = "model.safetensors.index.json"
 WEIGHTS = "model*.safetensors"  # what mlx_lm loads
+ENTRY = {"dtype", "shape", "data_offsets"}
 
 
 @dataclass(frozen=True)
@@ -79,7 +89,10 @@ def validate_safetensors(path: Path) -> dict[str, TensorInfo]:
     Raises: ModelError.
     """
     try:
-        length = path.stat().st_size
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):  # a pipe would be waited for
+            _refuse(path, "this is no file")
+        length = status.st_size
         with path.open("rb") as file:
             header_length = struct.unpack("<Q", _read(file.read(8), 8, path))[0]
             if header_length > min(HEADER_LIMIT, length - 8):
@@ -88,12 +101,15 @@ def validate_safetensors(path: Path) -> dict[str, TensorInfo]:
     except OSError as error:
         raise ModelError(f"cannot be read: {error.strerror}", where=path, remedy=DAMAGED) from error
     start = 8 + header_length
+    metadata = header.get("__metadata__")
+    if metadata is not None and not _are_texts(metadata):
+        _refuse(path, "the metadata is no object of texts")
     tensors = {name: _tensor(name, entry, start, path) for name, entry in header.items() if name != "__metadata__"}
     place = start
     for name, tensor in sorted(tensors.items(), key=lambda item: (item[1].begin, item[1].end)):
         if tensor.begin != place:
             what = "overlaps the one before it" if tensor.begin < place else "leaves a gap before it"
-            _refuse(path, f"tensor {name} {what}")
+            _refuse(path, f"tensor {_shown(name)} {what}")
         place = tensor.end
     if place != length:
         _refuse(path, f"the tensors end at byte {place:,} of a file of {length:,}")
@@ -108,21 +124,21 @@ def validate_weights(folder: Path) -> dict[str, TensorInfo]:
     """
     found = sorted(folder.glob(WEIGHTS))
     index = folder / INDEX
-    if index.exists():
-        listed = _read_index(index)
+    if os.path.lexists(index):  # a link to nowhere is no absent index
+        listed = read_index(index)
         names = set(listed.values())
     else:
         if not found:
             raise _no_weights(folder)
         listed = None
-        names = _expected_shards({path.name for path in found})
+        names = expected_shards({path.name for path in found})
     if missing := sorted(names - {path.name for path in found}):
         raise ModelError(
-            f"the weights are not complete: missing {', '.join(missing)}", where=folder, remedy="download it again"
+            f"the weights are not complete: missing {_some(missing)}", where=folder, remedy="download it again"
         )
     if extra := sorted({path.name for path in found} - names):
         raise ModelError(
-            f"{', '.join(extra)} does not belong to the weights that {INDEX} lists",
+            f"{_some(extra)} does not belong to the weights that {INDEX} lists",
             where=folder,
             remedy="move it out of the folder",
         )
@@ -131,12 +147,12 @@ def validate_weights(folder: Path) -> dict[str, TensorInfo]:
     for path in found:
         for name, tensor in validate_safetensors(path).items():
             if name in tensors:
-                _refuse(path, f"tensor {name} is also in {shard_of[name]}")
+                _refuse(path, f"tensor {_shown(name)} is also in {shard_of[name]}")
             tensors[name] = tensor
             shard_of[name] = path.name
     if listed is not None and listed != shard_of:
         differing = sorted(name for name in listed.keys() | shard_of.keys() if listed.get(name) != shard_of.get(name))
-        _refuse(index, f"index and shards disagree on {len(differing)} tensors, such as {differing[0]}")
+        _refuse(index, f"index and shards disagree on {len(differing)} tensors, such as {_shown(differing[0])}")
     return tensors
 
 
@@ -150,7 +166,7 @@ def _parse(content: bytes, path: Path) -> dict[str, Any]:
     try:
         header = parse_json(content)
     except ValueError as error:
-        raise ModelError(f"the header cannot be read: {error}", where=path, remedy=DAMAGED) from error
+        raise ModelError(f"the header cannot be read: {_shown(str(error))}", where=path, remedy=DAMAGED) from error
     if not isinstance(header, dict):
         _refuse(path, "the header is not a JSON object")
     return header
@@ -158,20 +174,27 @@ def _parse(content: bytes, path: Path) -> dict[str, Any]:
 
 def _tensor(name: str, entry: Any, start: int, path: Path) -> TensorInfo:
     """Raises: ModelError, if the entry is not ``{dtype, shape, data_offsets}`` or its parts do not fit each other."""
-    if not isinstance(entry, dict) or not {"dtype", "shape", "data_offsets"} <= entry.keys():
-        _refuse(path, f"tensor {name} lacks its type, shape or place")
+    shown = _shown(name)
+    if not _is_unicode(name):
+        _refuse(path, f"the name {shown} is no Unicode")
+    if not isinstance(entry, dict) or entry.keys() != ENTRY:
+        _refuse(path, f"tensor {shown} lacks its type, shape or place, or has more than these")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not isinstance(dtype, str) or dtype not in BYTES_PER_VALUE:
         raise ModelError(
-            f"tensor {name} has the type {dtype}, which MLX does not read",
+            f"tensor {shown} has the type {_shown(str(dtype))}, which MLX does not read",
             where=path,
             remedy=f"use a model stored in one of {', '.join(BYTES_PER_VALUE)}",
         )
     if not _are_counts(shape) or len(shape) > DIMENSIONS_LIMIT or max(shape, default=0) > DIMENSION_LIMIT:
-        _refuse(path, f"tensor {name} has an impossible shape")
+        _refuse(path, f"tensor {shown} has an impossible shape")
     if not _are_counts(offsets) or len(offsets) != 2 or offsets[1] - offsets[0] != _bytes(dtype, shape):  # noqa: PLR2004 - begin and end
-        _refuse(path, f"tensor {name} has not as many bytes as its shape {shape} of {dtype} asks for")
+        _refuse(path, f"tensor {shown} has not as many bytes as its shape {shape} of {dtype} asks for")
     return TensorInfo(dtype, tuple(shape), start + offsets[0], start + offsets[1])
+
+
+def _are_texts(metadata: Any) -> bool:
+    return isinstance(metadata, dict) and all(isinstance(value, str) for value in metadata.values())
 
 
 def _are_counts(values: Any) -> bool:
@@ -182,28 +205,39 @@ def _bytes(dtype: str, shape: list[int]) -> int:
     return BYTES_PER_VALUE[dtype] * math.prod(shape)
 
 
-def _read_index(path: Path) -> dict[str, str]:
-    """Tensor name to shard, from the index file."""
+def read_index(path: Path) -> dict[str, str]:
+    """Tensor name to shard, from an index file. Raises: ModelError, if it is damaged or names what is no shard."""
     try:
+        if not path.is_file() or path.stat().st_size > HEADER_LIMIT:
+            _refuse(path, f"the index of the weights is no file, or one of more than {HEADER_LIMIT:,} bytes")
         index = parse_json(path.read_bytes())
-        weight_map = index["weight_map"]
-        shards = dict(weight_map)
-    except (ValueError, KeyError, TypeError, OSError) as error:
-        raise ModelError("the index of the weights has no readable weight_map", where=path, remedy=DAMAGED) from error
+    except (ValueError, OSError) as error:
+        raise ModelError("the index of the weights cannot be read", where=path, remedy=DAMAGED) from error
+    shards = index.get("weight_map") if isinstance(index, dict) else None
+    if not isinstance(shards, dict):
+        _refuse(path, "the index of the weights has no weight_map")
     for name, shard in shards.items():
-        if not isinstance(shard, str) or Path(shard).name != shard or not Path(shard).match(WEIGHTS):
-            _refuse(path, f"tensor {name} is said to be in {shard!r}, which is no name of a weights file")
+        if not isinstance(shard, str) or "\\" in shard or Path(shard).name != shard or not Path(shard).match(WEIGHTS):
+            where = _shown(repr(shard))
+            _refuse(path, f"tensor {_shown(name)} is said to be in {where}, which is no name of a weights file")
     return shards
 
 
-def _expected_shards(names: set[str]) -> set[str]:
-    """The shards that the numbering in ``model-00001-of-00003.safetensors`` promises; else the names as they are."""
-    expected = set(names)
-    for name in names:
-        if numbered := re.fullmatch(r"(.*-)(\d{5})(-of-)(\d{5})(\.safetensors)", name):
-            before, _, between, count, after = numbered.groups()
-            expected |= {f"{before}{i:05d}{between}{count}{after}" for i in range(1, int(count) + 1)}
-    return expected
+def expected_shards(names: set[str]) -> set[str]:
+    """The shards that the numbering in ``model-00001-of-00003.safetensors`` promises; else the names as they are.
+
+    Of those that are missing, the first few: a name may promise 99,999.
+    """
+    series = Counter(
+        (numbered[1], numbered[2], numbered[3])
+        for name in names
+        if (numbered := re.fullmatch(r"(.*-)\d{5}-of-(\d{5})(\.safetensors)", name))
+    )
+    return names | {
+        f"{before}{i:05d}-of-{count}{after}"
+        for (before, count, after), found in series.items()
+        for i in range(1, min(int(count), found + MISSING_SHOWN) + 1)
+    }
 
 
 def _no_weights(folder: Path) -> ModelError:
@@ -218,6 +252,23 @@ def _no_weights(folder: Path) -> ModelError:
         where=folder,
         remedy="give the folder that holds config.json and weights",
     )
+
+
+def _is_unicode(name: str) -> bool:
+    r"""Whether ``name`` has no half of a surrogate pair, which JSON can say (``"\ud800"``) and UTF-8 cannot."""
+    return not any("\ud800" <= c <= "\udfff" for c in name)
+
+
+def _shown(name: str) -> str:
+    """A name out of a file as an error may show it: one line, nothing that a terminal obeys, not endless."""
+    shown = printable(name[:LONGEST_NAME])
+    return shown if len(name) <= LONGEST_NAME else f"{shown}..."
+
+
+def _some(names: list[str]) -> str:
+    """The first few of file names."""
+    more = ", ..." if len(names) > MISSING_SHOWN else ""
+    return ", ".join(_shown(name) for name in names[:MISSING_SHOWN]) + more
 
 
 def _refuse(path: Path, what: str) -> NoReturn:

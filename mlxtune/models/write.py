@@ -16,8 +16,9 @@ from mlxtune.device.limits import import_mlx_lm
 from mlxtune.files import write_json
 from mlxtune.models.safetensors import INDEX, write_safetensors
 from mlxtune.progress import Progress, silent
+from mlxtune.recipe.choices import DTYPE_NAMES
 
-DTYPES = {"float16": mx.float16, "bfloat16": mx.bfloat16, "float32": mx.float32}
+DTYPES: dict[str, mx.Dtype] = {name: getattr(mx, name) for name in DTYPE_NAMES}
 """The number formats that weights may be written in, by the names that commands and config.json give them."""
 
 SHARD_BYTES = 5 << 30
@@ -41,7 +42,8 @@ def write_weights(
     """Write tensors as ``model.safetensors``, or as numbered shards with an index beside them.
 
     Args:
-        weights: name and array, which may be lazy; each is evaluated in its shard and dropped after it.
+        weights: name and array, which may be lazy; each is evaluated as it comes and dropped with its shard, so that
+            memory holds one shard and what one tensor is made of.
         count: how many there are, for ``progress``.
         shard_bytes: no shard is larger, except for a tensor that is.
 
@@ -62,6 +64,8 @@ def write_weights(
     for name, array in weights:
         if shard and shard_size + array.nbytes > shard_bytes:
             close()
+        # Together, MLX would read all that a shard is made of before it computes the first tensor.
+        mx.eval(array)
         shard[name] = array
         shard_size += array.nbytes
         total += array.nbytes

@@ -13,9 +13,14 @@ GROUP_SIZES: tuple[GroupSize, ...] = get_args(GroupSize)
 GROUP_SIZE: GroupSize = 32
 """Where none is named: that of the GGUF formats, whose blocks then stay as they are."""
 
+DtypeName = Literal["float16", "bfloat16", "float32"]
+DTYPE_NAMES: tuple[DtypeName, ...] = get_args(DtypeName)
+"""The number formats that weights may be written in."""
+
 Form = Literal["chat", "prompt_completion", "text"]
 TrainOn = Literal["completions", "last_completion", "everything"]
 OptimizerName = Literal["adamw", "adam", "sgd", "lion", "adafactor", "muon"]
+Schedule = Literal["cosine", "linear", "constant"]
 Overflow = Literal["error", "drop", "truncate_left", "truncate_right", "split"]
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from mlxtune.recipe.choices import GROUP_SIZE, Bits, Form, GroupSize, OptimizerName, Overflow, TrainOn
+from mlxtune.recipe.choices import GROUP_SIZE, Bits, Form, GroupSize, OptimizerName, Overflow, Schedule, TrainOn
 from mlxtune.recipe.settings import FilePath, Names, Settings, empty_for_now, expected, later_types
 
 DEFAULT_EPOCHS = 3
@@ -29,7 +29,8 @@ class ModelSettings(Settings):
     """The pre-trained model."""
 
     source: str = Field(min_length=1)
-    """A catalogue name (`mlxtune models list`), a folder in Hugging Face or MLX format, or a `.gguf` file."""
+    """A catalogue name (`mlxtune models list`), a folder in Hugging Face or MLX format, a `.gguf` file, or
+    `org/name[@revision]` on the hub."""
     quantize: QuantizeSettings | None = None
     """Store the base in these bits; null keeps what is stored."""
     adapter: Annotated[None, empty_for_now(now="null; every run starts from the base model")] = None
@@ -121,7 +122,7 @@ class TrainingSettings(Settings):
     """Batches an update."""
     learning_rate: float = Field(default=2.0e-4, gt=0)
     """The highest rate, reached after warm-up."""
-    lr_schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    lr_schedule: Schedule = "cosine"
     """How the rate goes on after warm-up: down to zero by a cosine or a line, or as it is."""
     warmup_ratio: float = Field(default=0.05, ge=0, le=1)
     """Share of all updates during which the rate rises to its highest."""

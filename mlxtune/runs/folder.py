@@ -5,9 +5,11 @@ readable by its owner alone, since samples of private data are in it.
 """
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,12 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from mlxtune.errors import OutputExistsError, RunError
-from mlxtune.files import clear_parts, naming, new_folder, sha256_of, write_json, write_text
+from mlxtune.files import PART, clear_parts, naming, new_folder, sha256_of, write_json, write_text
 
 RUNS = Path("runs")
 """Where runs go that are given no folder, seen from the working folder."""
 
 MANIFEST_KEYS = {"name", "device", "inputs", "versions"}
+NOT_WRITABLE = (errno.EROFS, errno.EACCES, errno.EPERM)
 AS_WRITTEN = "put the file back as mlxtune wrote it, or start a new run"
 
 
@@ -148,7 +151,7 @@ def create_run(
         path = run_dir or _fresh(RUNS / f"{name}-{datetime.now().astimezone():%Y%m%d-%H%M%S}")
         refuse_taken(path)
         try:
-            with new_folder(path) as part:
+            with _making_in(path.absolute().parent), new_folder(path) as part:
                 run = RunFolder(part)
                 run.checkpoints.mkdir(mode=0o700)
                 run.logs.mkdir(mode=0o700)
@@ -164,6 +167,36 @@ def create_run(
         return RunFolder(path)
 
 
+@contextlib.contextmanager
+def _making_in(parent: Path) -> Iterator[None]:
+    """Hold the folder that a run is being made in, after clearing away what killed processes left there half made.
+
+    All who make a run there hold it together, so that one who can have it alone knows that nobody else is at it.
+    """
+    parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(parent, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # somebody is at it; or a share that knows no locks: then nothing is cleared
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            for path in parent.iterdir():
+                if PART.fullmatch(path.name) and _is_half_made(path):
+                    shutil.rmtree(path)
+        with contextlib.suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_SH)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _is_half_made(path: Path) -> bool:
+    """Whether a hidden folder is a run that was being made. Another's, and one that is still empty, is left alone."""
+    if path.is_symlink() or not (path / "checkpoints").is_dir() or any((path / "checkpoints").iterdir()):
+        return False
+    run = RunFolder(path)
+    own = {place.name for place in (run.checkpoints, run.logs, run.recipe, run.resolved, run.manifest)}
+    return all(found.name in own or PART.fullmatch(found.name) for found in path.iterdir())
+
+
 def _fresh(path: Path) -> Path:
     number, candidate = 1, path
     while candidate.exists():
@@ -173,14 +206,26 @@ def _fresh(path: Path) -> Path:
 
 
 @contextlib.contextmanager
-def lock(run: RunFolder) -> Iterator[None]:
+def lock(run: RunFolder, *, to_write: bool = True) -> Iterator[None]:
     """Keep other processes out of this run. The lock goes when the process does, however it ends.
 
     What a killed process left half written in the folder is cleared away.
 
-    Raises: RunError, if another process has it.
+    Args:
+        to_write: False for one who will change nothing: where the folder cannot be written to, no lock is needed.
+
+    Raises: RunError, if another process has it; OSError, if the folder cannot be written to.
     """
-    with (run.path / ".lock").open("a+") as file:  # to read who has it, the file must not be emptied first
+    try:
+        opened = (run.path / ".lock").open("a+")  # to read who has it, the file must not be emptied first
+    except OSError as error:
+        if to_write or error.errno not in NOT_WRITABLE:
+            raise
+        opened = None
+    if opened is None:
+        yield
+        return
+    with opened as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:

@@ -223,7 +223,7 @@ def finish(
     found.seconds = float(training.ranks.gather([found.seconds + time.perf_counter() - started])[0, 0])
     state.advance(found, last_of_epoch=last_of_epoch)
     if is_finite:
-        if horizon := plan.horizon_after(state, found.seconds):
+        if horizon := plan.horizon_after(state):
             state.horizon = horizon
         return {
             "step": state.step,

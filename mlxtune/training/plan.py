@@ -4,7 +4,8 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from mlxtune.training.schedule import Schedule, learning_rate_at
+from mlxtune.recipe.choices import Schedule
+from mlxtune.training.schedule import learning_rate_at
 from mlxtune.training.state import TrainingState
 
 EndedBy = Literal["epochs", "max_steps", "max_minutes", "early_stopping", "stopped"]
@@ -45,13 +46,14 @@ class Plan:
             kind=self.lr_schedule,
         )
 
-    def horizon_after(self, state: TrainingState, seconds_a_step: float) -> int | None:
+    def horizon_after(self, state: TrainingState) -> int | None:
         """How many updates the run will have, if that is known from now on: the minutes left, at the rate so far.
 
         It is fixed once, so that the schedule of a resumed run is the one it would have had.
         """
         if self.max_minutes is None or state.horizon is not None or state.step < TIMED_STEPS:
             return None
+        seconds_a_step = state.later_seconds / (state.step - 1)
         left = max(0.0, 60 * self.max_minutes - state.seconds)
         steps = state.step + max(1, int(left / seconds_a_step))
         return steps if self.total_steps is None else min(steps, self.total_steps)

@@ -17,13 +17,17 @@ from mlxtune.inference.shared_prefix import PrefixedCache, RecordingCache
 from mlxtune.training.frozen_prefix import trains
 
 
-def recompute_blocks(network: Any, every: int) -> int:
+def recompute_blocks(network: Any, every: int | None) -> int:
     """Let every ``every``-th block that trains be recomputed, in place, from the topmost down; how many those are.
 
     Only the blocks' class changes, so that their parameters keep their names. Caches of generation are not affected.
+
+    Args:
+        every: None recomputes none; whatever was set before no longer counts.
     """
-    trained = [block for block in network.layers if trains(block)]
-    chosen = trained[::-1][::every]
+    for block in network.layers:
+        block.__class__ = getattr(type(block), "plain", type(block))
+    chosen = [block for block in network.layers if trains(block)][::-1][::every] if every else []
     for block in chosen:
         block.__class__ = _recomputed(type(block))
     return len(chosen)
@@ -33,6 +37,8 @@ def _recomputed(kind: type[nn.Module]) -> type[nn.Module]:
     """The block's class with its forward pass inside `mx.checkpoint`."""
 
     class Recomputed(kind):
+        plain = kind
+
         def __call__(self, x: mx.array, mask: Any = None, cache: Any = None, *rest: Any, **options: Any) -> mx.array:
             def run(parameters: dict[str, Any], x: mx.array, inner: Any) -> mx.array:
                 self.update(parameters)

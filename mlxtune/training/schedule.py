@@ -4,9 +4,8 @@ By update, not by micro-step; a function of the step alone, so a resumed run nee
 """
 
 import math
-from typing import Literal
 
-Schedule = Literal["cosine", "linear", "constant"]
+from mlxtune.recipe.choices import Schedule
 
 
 def learning_rate_at(step: float, total: int, *, peak: float, warmup_steps: int, kind: Schedule) -> float:

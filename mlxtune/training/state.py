@@ -35,11 +35,11 @@ class TrainingState:
     """The network's adapter, the optimizer's moments and a window begun are tensors; the rest are plain numbers.
 
     ``step`` counts updates. ``epoch`` and ``window`` are the data cursor: the next window to be trained on, of which
-    ``window_sum`` has read some batches. ``part_positions`` is how many of a batch go through the network at
-    once; it shrinks where memory is short.
-    ``skipped`` counts the updates in a row that were left out, since loss or gradient was not finite. ``horizon`` is
-    the step at which a run limited by time is to end, once it is known. ``seconds`` sums the steps' wall time over all
-    attempts. ``bad_validations`` counts those since the best one. ``saved_step`` is the step of the last checkpoint.
+    ``window_sum`` has read some batches. ``part_positions`` is how many of a batch go through the network at once; it
+    shrinks where memory is short. ``skipped`` counts the updates in a row that were left out, since loss or gradient
+    was not finite. ``horizon`` is the step at which a run limited by time is to end, once it is known. ``seconds`` sums
+    the steps' wall time over all attempts, ``later_seconds`` without the first step's, which also warms up.
+    ``bad_validations`` counts those since the best one. ``saved_step`` is the step of the last checkpoint.
     """
 
     network: nn.Module
@@ -54,6 +54,7 @@ class TrainingState:
     tokens: int = 0
     target_tokens: int = 0
     seconds: float = 0.0
+    later_seconds: float = 0.0
     best_step: int | None = None
     best_valid_loss: float | None = None
     bad_validations: int = 0
@@ -82,6 +83,7 @@ class TrainingState:
         self.tokens += found.tokens
         self.target_tokens += found.target_tokens
         self.seconds += found.seconds
+        self.later_seconds += found.seconds if self.step else 0.0
         self.step += 1
         self.window += 1
         self.window_sum = None

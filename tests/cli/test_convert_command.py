@@ -42,9 +42,11 @@ def test_an_existing_output_is_a_usage_error(tmp_path):
     assert "--force" in result.stderr
 
 
-def test_a_hub_id_is_refused_with_a_way_out(tmp_path):
+def test_a_hub_name_that_is_not_here_is_refused_offline_with_a_way_out(tmp_path, monkeypatch):
+    monkeypatch.setenv("MLXTUNE_OFFLINE", "1")
+
     result = run("convert", "mlx-community/some-model", tmp_path / "out", "--device", "cpu")
 
     assert result.exit_code == 1
-    assert "later version" in result.stderr
+    assert "the model mlx-community/some-model is not on this machine, and the network is off" in result.stderr
     assert not (tmp_path / "out").exists()

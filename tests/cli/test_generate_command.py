@@ -95,7 +95,7 @@ def test_what_is_wrong_is_told_with_its_place_and_the_way_out(tiny_run, tmp_path
         ([plain, "--prompt", "x", "--system", "x"], 1, "give a single text"),
         ([tiny_run / "adapter", "--prompt", "x"], 1, "this is an adapter: give its base model here"),
         ([tmp_path / "absent", "--prompt", "x"], 1, "no such file or folder"),
-        (["org/name", "--prompt", "x"], 1, "downloads from the hub"),
+        (["org/name", "--prompt", "x"], 1, "is not on this machine"),
         ([tiny_run, "--prompt", "x", "--max-tokens", 0], 2, "--max-tokens"),
     ):
         result = run("generate", *arguments)

@@ -13,6 +13,7 @@ from click.testing import CliRunner, Result
 from mlxtune.cli import COMMANDS, main
 from mlxtune.cli.output import Output, output_options
 from mlxtune.errors import DataError, MlxtuneError, RecipeError
+from mlxtune.network import CLOSED_BY_US
 
 HEAVY = "{'mlx', 'mlx_lm', 'transformers', 'pydantic', 'numpy', 'rich', 'ruamel'}"
 
@@ -140,7 +141,8 @@ def test_the_hub_is_switched_off_whatever_the_environment_says(pretend):
         seen.append((os.environ["HF_HUB_OFFLINE"], os.environ["TRANSFORMERS_OFFLINE"]))
 
     pretend(look)
-    run("fuse", HF_HUB_OFFLINE="0", TRANSFORMERS_OFFLINE="0")
+    # The last is what the command would leave behind in this process: so it is taken back.
+    run("fuse", HF_HUB_OFFLINE="0", TRANSFORMERS_OFFLINE="0", **{CLOSED_BY_US: "0"})
     assert seen == [("1", "1")]
 
 

@@ -8,7 +8,10 @@ import mlx.core as mx
 import pytest
 
 from mlxtune.device.memory import (
+    Memory,
     container_memory,
+    hold_gpu_memory,
+    limit_of,
     measure_memory,
     peak_resident_bytes,
     read_meminfo,
@@ -82,3 +85,56 @@ def test_a_system_that_does_not_tell_is_an_error_with_its_place(tmp_path, files)
 @pytest.mark.parametrize(("count", "text"), [(16 * GIB, "16.0 GiB"), (24 * MIB, "24 MiB"), (0, "0 MiB")])
 def test_bytes_are_written_for_people(count, text):
     assert readable_bytes(count) == text
+
+
+GIB, MIB = 1 << 30, 1 << 20
+
+MACS = {  # memory, and what Metal told of it: recommendedMaxWorkingSetSize as users' logs have it
+    "M1 Pro, 16 GB (abetlen/llama-cpp-python issue 687)": (16 * GIB, int(10922.67 * MIB)),
+    "M2 Max, 32 GB (ollama/ollama issue 434)": (32 * GIB, int(21845.34 * MIB)),
+    "M1 Max, 64 GB (ggml-org/llama.cpp issue 1870)": (64 * GIB, int(49152.00 * MIB)),
+}
+
+
+def readings(total: int, available: int, *, active: int = 0) -> Memory:
+    return Memory(total, available, peak_resident_bytes=active, mlx_active_bytes=active, mlx_peak_bytes=active)
+
+
+@pytest.mark.parametrize("mac", MACS)
+def test_a_mac_gives_its_gpu_no_more_than_metal_recommends(mac):
+    total, working_set = MACS[mac]
+    limit = limit_of(readings(total, total), working_set_bytes=working_set)
+    assert limit.bytes == working_set
+    assert "working set" in limit.reason
+
+
+@pytest.mark.parametrize("mac", MACS)
+def test_a_mac_that_is_in_use_gives_less(mac):
+    total, working_set = MACS[mac]
+    limit = limit_of(readings(total, total // 4), working_set_bytes=working_set)
+    assert limit.bytes == total // 4 - int(0.05 * total) < working_set
+
+
+def test_what_the_arrays_have_already_is_theirs():
+    limit = limit_of(readings(16 * GIB, 4 * GIB, active=6 * GIB))
+    assert limit.bytes == 6 * GIB + 4 * GIB - int(0.05 * 16 * GIB)
+
+
+def test_where_nothing_is_left_the_limit_is_zero():
+    assert limit_of(readings(16 * GIB, 0)).bytes == 0
+
+
+def test_an_apple_gpu_holds_its_working_set_and_no_more(monkeypatch):
+    calls = {}
+    monkeypatch.setattr(mx, "device_info", lambda: {"max_recommended_working_set_size": 8 * GIB})
+    for name in ("set_wired_limit", "set_memory_limit", "set_cache_limit"):
+        monkeypatch.setattr(mx, name, lambda count, name=name: calls.update({name: count}))
+    hold_gpu_memory()
+    assert calls == {"set_wired_limit": 8 * GIB, "set_memory_limit": 8 * GIB, "set_cache_limit": GIB}
+
+
+def test_another_gpu_is_left_as_it_is(monkeypatch):
+    monkeypatch.setattr(mx, "device_info", lambda: {"architecture": "sm_90"})
+    for name in ("set_wired_limit", "set_memory_limit", "set_cache_limit"):
+        monkeypatch.setattr(mx, name, lambda _: pytest.fail("a limit was set"))
+    hold_gpu_memory()

@@ -56,7 +56,7 @@ def test_the_commands_by_hand_train_score_fuse_and_answer(folder):
     verbs = []
     for command in rest:
         verb = shlex.split(command)[1]
-        done = run(command, folder, *(short if verb == "train" else []), "--json")
+        done = run(command, folder, *(short if verb in ("plan", "train") else []), "--json")
         verbs.append(verb)
         said = json.loads(done.stdout)
         if verb == "evaluate":
@@ -73,9 +73,9 @@ def test_the_steps_for_ones_own_data_run(folder):
     for command in commands("own data"):
         verb = shlex.split(command)[1]
         few = [f"data.train={folder / 'few.jsonl'}", "data.test=null", "data.valid=null"]
-        run(command, folder, *([*SHORT, *few] if verb == "train" else []))
+        run(command, folder, *([*SHORT, *few] if verb in ("plan", "train") else []))
         verbs.append(verb)
-    assert verbs == ["data", "recipes", "recipes", "data", "train"]
+    assert verbs == ["data", "recipes", "recipes", "data", "plan", "train"]
     assert {path.name for path in (folder / "mine").iterdir()} == {"train.jsonl", "valid.jsonl", "test.jsonl"}
     assert (folder / "runs/mine/adapter/adapters.safetensors").is_file()
 

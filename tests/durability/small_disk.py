@@ -46,5 +46,7 @@ train("--resume", str(run_dir))
 train(recipe, *SETTINGS, "--run-dir", str(place / "another"))
 mount("-o", "remount,rw")
 train("--resume", str(run_dir))
+mount("-o", "remount,ro")
+train("--resume", str(run_dir))  # there is nothing left to write
 if contents(run_dir) == contents(undisturbed):
     print("the same")  # noqa: T201

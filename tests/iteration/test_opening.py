@@ -8,8 +8,10 @@ import pytest
 from tiny import CHATML, tiny_recipe, tiny_row
 
 from mlxtune.adapters.attach import LoraShape
+from mlxtune.cache import entries
 from mlxtune.data.order import BatchSize
 from mlxtune.data.render import Rendered
+from mlxtune.data.token_cache import LEAST_ROWS
 from mlxtune.errors import DataError, ModelError, RunError
 from mlxtune.iteration.opening import (
     find_base,
@@ -49,7 +51,7 @@ def test_what_a_result_depends_on_is_hashed(recipe):
     folder = recipe.parent
     splits = ("train", "valid", "test")
     assert opened(recipe).inputs() == {
-        "model": {"source": str(folder / "model"), "sha256": hash_of_folder(folder / "model")},
+        "model": {"source": str(folder / "model"), "revision": None, "sha256": hash_of_folder(folder / "model")},
         "data": {split: hashlib.sha256((folder / f"{split}.jsonl").read_bytes()).hexdigest() for split in splits},
         "chat_template": hashlib.sha256(CHATML.encode()).hexdigest(),
         "train_on": "completions",
@@ -90,6 +92,18 @@ def test_rows_that_are_dropped_need_no_answer_that_a_scorer_can_read(recipe, tmp
     write_rows(tmp_path / "rows.jsonl", [tiny_row("a"), long])
     settings = ["data.overflow=drop", "data.max_seq_length=200"]
     assert len(opened(recipe, f"data.test={tmp_path / 'rows.jsonl'}", *settings).datasets["test"].rows) == 1
+
+
+def test_rows_that_were_rendered_for_one_run_are_not_rendered_for_the_next(recipe, tmp_path, monkeypatch):
+    monkeypatch.setenv("MLXTUNE_CACHE", str(tmp_path / "cache"))
+    write_rows(tmp_path / "rows.jsonl", [tiny_row(str(number)) for number in range(LEAST_ROWS)])
+    first = opened(recipe, f"data.train={tmp_path / 'rows.jsonl'}").datasets["train"]
+    (kept,) = entries("tokens")
+    again = opened(recipe, f"data.train={tmp_path / 'rows.jsonl'}", "seed=8").datasets["train"]
+    assert [entry.path for entry in entries("tokens")] == [kept.path]
+    assert not again.rows[0].token_ids.flags.writeable  # as rows are that come from the cache
+    assert again.report == first.report
+    assert all((a.token_ids == b.token_ids).all() for a, b in zip(first.rows, again.rows, strict=True))
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,10 @@
 """One turn of the wheel: what a run leaves behind, how it goes on, and that a mistake leaves nothing."""
 
+import errno
 import json
+import os
 import stat
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,7 +13,16 @@ from mlx.utils import tree_flatten
 from safetensors.numpy import load_file
 from tiny import tiny_recipe, tiny_row
 
-from mlxtune.errors import AdapterError, DataError, ModelError, OutputExistsError, RecipeError, RunError, UsageError
+from mlxtune.errors import (
+    AdapterError,
+    DataError,
+    ModelError,
+    NetworkError,
+    OutputExistsError,
+    RecipeError,
+    RunError,
+    UsageError,
+)
 from mlxtune.iteration.run import Watch, resume_run, run_recipe
 from mlxtune.recipe.load import load_recipe
 from mlxtune.runs.folder import lock, open_run
@@ -152,6 +164,25 @@ def test_the_adapter_is_the_best_by_validation(unlearning, tmp_path):
     assert all(np.array_equal(written[name], checkpoint[name]) for name in written)
 
 
+def test_a_run_that_stops_early_keeps_the_newest_and_the_best_and_is_finished(unlearning, tmp_path):
+    settings = ["evaluation={every_steps: 1, early_stopping_patience: 2}", "checkpoint={every_steps: 1, keep: 1}"]
+    settings += ["training.lr_schedule=constant", "training.epochs=9"]
+    recipe = load_recipe(unlearning.path, settings)
+    result = train(recipe, tmp_path / "run")
+    valid = [line["valid_loss"] for line in read_metrics(tmp_path / "run/metrics.jsonl") if "valid_loss" in line]
+    best = 1 + valid.index(min(valid))
+    assert (result.ended_by, result.steps, result.interrupted) == ("early_stopping", best + 2, False)
+    assert result.valid_loss == min(valid)
+    assert {path.name for path in (tmp_path / "run/checkpoints").iterdir()} == {
+        "latest.json",
+        f"step_{best:06d}",
+        f"step_{best + 2:06d}",
+    }
+    config = json.loads((tmp_path / "run/adapter/adapter_config.json").read_text())
+    assert config["mlxtune"]["step"] == best
+    assert resume_run(tmp_path / "run", device="cpu", score=False).ended_by == "early_stopping"
+
+
 def test_a_best_checkpoint_that_was_damaged_is_no_adapter(unlearning, tmp_path):
     best = tmp_path / "run/checkpoints/step_000001/adapter.safetensors"
     with pytest.raises(RunError, match="best validation is damaged") as caught:
@@ -246,6 +277,26 @@ def test_a_finished_run_is_left_as_it_is_even_where_model_and_data_are_gone(own_
     assert contents(own_run) == before
 
 
+def test_a_finished_run_says_so_where_nobody_may_write(own_run, monkeypatch):
+    """tests/durability/test_disk.py has the same with a disk that is read-only."""
+    resume_run(own_run, device="cpu")  # scores it
+    before, real = contents(own_run), Path.open
+
+    def refusing(self, mode="r", *arguments, **settings):
+        if mode not in ("r", "rb"):
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(self))
+        return real(self, mode, *arguments, **settings)
+
+    monkeypatch.setattr(Path, "open", refusing)
+    assert resume_run(own_run, score=False).steps == 2
+    assert resume_run(own_run).scores == json.loads((own_run / "scores.json").read_text())
+    (own_run / "scores.json").unlink()
+    with pytest.raises(OSError, match=os.strerror(errno.EROFS)):
+        resume_run(own_run)
+    monkeypatch.undo()
+    assert contents(own_run).keys() == before.keys() - {own_run / "scores.json"}
+
+
 def test_a_run_that_is_trained_but_not_scored_is_scored(own_run):
     before = adapter_bytes(own_run)
     result = resume_run(own_run, device="cpu")
@@ -312,7 +363,7 @@ def test_a_run_that_another_process_works_in_is_not_resumed(own_run):
         (["data.train=absent.jsonl"], RecipeError, "data.train is not there"),
         (["data.test=bad.jsonl"], DataError, "bad.jsonl:1: messages[0]: the key 'content' is missing"),
         (["data.max_seq_length=20"], DataError, "12 problems"),
-        (["model.source=org/name"], ModelError, "downloads from the hub come with a later version"),
+        (["model.source=org/name"], NetworkError, "the model org/name is not on this machine"),
         (["model.source=./nowhere"], ModelError, "no such file or folder"),
         (["trainin.epochs=1"], RecipeError, "trainin is not a key of a recipe"),
         (["training.epochs=two"], RecipeError, "must be a whole number"),

@@ -135,13 +135,14 @@ def test_a_catalogue_model_that_is_not_there_needs_the_network(cache, monkeypatc
 @pytest.mark.parametrize(
     ("source", "sentence", "remedy"),
     [
-        ("mlx-community/Qwen3-0.6B-4bit", "downloads from the hub come with a later version", "local folder"),
-        ("org/name@main", "come with a later version", "local folder"),
         ("smollm2-135m", "no model 'smollm2-135m'", f"did you mean {NAME}"),
         ("xyz", "no model 'xyz'", "mlxtune models list"),
         ("./mine", "no such file or folder", "check the path"),
         ("/no/such/place", "no such file or folder", "check the path"),
         ("model.gguf", "no such file or folder", "check the path"),
+        ("models/model.gguf", "no such file or folder", "check the path"),
+        ("models/of/mine", "no such file or folder", "check the path"),
+        ("org/name@../x", "no such file or folder", "check the path"),
     ],
 )
 def test_what_is_not_there_is_refused_with_a_way_out(tmp_path, source, sentence, remedy):
@@ -149,6 +150,11 @@ def test_what_is_not_there_is_refused_with_a_way_out(tmp_path, source, sentence,
         find_model(source, base=tmp_path)
 
     assert remedy in str(caught.value.remedy)
+
+
+@pytest.mark.parametrize("source", ["mlx-community/Qwen3-0.6B-4bit", "org/name@refs/pr/1"])
+def test_a_name_that_is_no_folder_here_is_one_of_the_hub(tmp_path, source):
+    assert locate(source, base=tmp_path).kind == "hub"
 
 
 def test_a_file_that_is_no_gguf_is_refused(tmp_path: Path):

@@ -37,7 +37,9 @@ def rows_of(lengths, *, prefix=0, seed=0) -> tuple[Rendered, ...]:
     return tuple(rows)
 
 
-def state_of(*, seed=0, dropout=0.0, layers="all", precision=None, weight_decay=0.01, **network) -> TrainingState:
+def state_of(
+    *, seed=0, dropout=0.0, layers="all", precision=None, optimizer="adamw", weight_decay=0.01, **network
+) -> TrainingState:
     """A tiny llama with LoRA of rank 2 whose B is not zero, so that A has a gradient from the first step on.
 
     ``blocks`` are all that it has, ``layers`` those with an adapter.
@@ -60,9 +62,9 @@ def state_of(*, seed=0, dropout=0.0, layers="all", precision=None, weight_decay=
         },
     )
     mx.eval(model.parameters())
-    optimizer = make_optimizer("adamw", weight_decay=weight_decay)
-    optimizer.init(model.trainable_parameters())
-    return TrainingState(model, optimizer)
+    made = make_optimizer(optimizer, weight_decay=weight_decay)
+    made.init(model.trainable_parameters())
+    return TrainingState(model, made)
 
 
 @dataclass(frozen=True)

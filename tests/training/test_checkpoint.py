@@ -1,4 +1,5 @@
 import json
+from typing import get_args
 
 import mlx.core as mx
 import numpy as np
@@ -6,6 +7,7 @@ import pytest
 from mlx.utils import tree_flatten
 
 from mlxtune.errors import AdapterError, RunError
+from mlxtune.recipe.choices import OptimizerName
 from mlxtune.training.checkpoint import checkpoints, load_checkpoint, newest_checkpoint, save_checkpoint, settle
 
 LENGTHS = (3, 17, 5, 9, 8, 2, 12, 6, 4, 11, 7)
@@ -25,7 +27,11 @@ def save_at(state, folder, *steps, keep=2, best_step=None):
 def bits(state):
     """All that changes, but for the time that steps took."""
     arrays = {**dict(tree_flatten(state.optimizer.state)), **dict(tree_flatten(state.network.trainable_parameters()))}
-    counters = {name: value for name, value in state.counters().items() if name not in ("seconds", "saved_step")}
+    counters = {
+        name: value
+        for name, value in state.counters().items()
+        if name not in ("seconds", "later_seconds", "saved_step")
+    }
     return counters, {name: np.array(array).tobytes() for name, array in arrays.items()}
 
 
@@ -64,6 +70,23 @@ def test_it_resumes_in_the_middle_of_an_epoch_too(tiny_training, tmp_path):
     load_checkpoint(resumed, newest_checkpoint(tmp_path))
     tiny_training.train(resumed, plan, rows)
     assert bits(resumed) == bits(undisturbed)
+
+
+@pytest.mark.parametrize("optimizer", get_args(OptimizerName))
+@pytest.mark.parametrize("weight_decay", [0.0, 0.1])
+def test_it_resumes_to_the_last_bit_with_every_optimizer(tiny_training, tmp_path, optimizer, weight_decay):
+    rows = tiny_training.rows(LENGTHS)
+    plan = tiny_training.plan(rows, learning_rate=1e-3, lr_schedule="linear")
+    undisturbed, killed, resumed = (
+        tiny_training.state(optimizer=optimizer, weight_decay=weight_decay) for _ in range(3)
+    )
+    tiny_training.train(undisturbed, plan, rows)
+    tiny_training.train(killed, plan, rows, stop_after=3, save=lambda: save_checkpoint(killed, tmp_path, keep=1))
+    load_checkpoint(resumed, newest_checkpoint(tmp_path))
+    tiny_training.train(resumed, plan, rows)
+    assert resumed.step == 6
+    assert bits(resumed) == bits(undisturbed)
+    assert bits(resumed)[1] != bits(killed)[1]
 
 
 def test_a_checkpoint_is_four_files_and_latest_names_it(tiny_training, tmp_path):

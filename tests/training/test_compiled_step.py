@@ -4,12 +4,14 @@ On the CPU compiling needs a compiler at run time and writes to TMPDIR, so it is
 """
 
 import shutil
+from typing import get_args
 
 import mlx.core as mx
 import numpy as np
 import pytest
 
 from mlxtune.data.batch import make_batch
+from mlxtune.recipe.choices import OptimizerName
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="MLX compiles for the CPU with g++")
 
@@ -45,6 +47,21 @@ def test_a_compiled_run_is_the_run_with_dropout_accumulation_and_weight_decay(ti
     np.testing.assert_allclose(
         [line["grad_norm"] for line in found.lines], [line["grad_norm"] for line in expected.lines], rtol=1e-4
     )
+    wanted = tiny_training.adapter(eager)
+    for name, array in tiny_training.adapter(compiled).items():
+        np.testing.assert_allclose(array, wanted[name], rtol=0, atol=2e-5, err_msg=name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("optimizer", sorted(set(get_args(OptimizerName)) - {"adamw"}))
+def test_so_is_one_with_another_optimizer(tiny_training, compiling, optimizer):
+    """What must not be captured here is the learning rate and the moments."""
+    rows = tiny_training.rows([20, 28, 24, 20])
+    plan = tiny_training.plan(rows, epochs=4, learning_rate=1e-3, lr_schedule="linear", max_grad_norm=0.05)
+    eager, compiled = (tiny_training.state(optimizer=optimizer, weight_decay=0.1, blocks=1, layers=1) for _ in range(2))
+    expected = tiny_training.train(eager, plan, rows, make=padded)
+    found = tiny_training.train(compiled, plan, rows, make=padded, compiled=True)
+    np.testing.assert_allclose(found.losses, expected.losses, rtol=1e-5)
     wanted = tiny_training.adapter(eager)
     for name, array in tiny_training.adapter(compiled).items():
         np.testing.assert_allclose(array, wanted[name], rtol=0, atol=2e-5, err_msg=name)

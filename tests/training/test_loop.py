@@ -1,4 +1,5 @@
 import itertools
+import json
 import math
 from dataclasses import replace
 from types import SimpleNamespace
@@ -16,6 +17,8 @@ from mlxtune.data.order import BatchOrder, BatchSize
 from mlxtune.errors import TrainingError
 from mlxtune.evaluation.heldout import read_heldout
 from mlxtune.inference.likelihood import make_reader
+from mlxtune.training import loop
+from mlxtune.training.checkpoint import load_checkpoint, newest_checkpoint, save_checkpoint
 from mlxtune.training.loop import windows
 from mlxtune.training.objectives.sft import sft_loss_sum
 
@@ -141,6 +144,55 @@ def test_a_run_ends_early_when_validation_stops_getting_better(tiny_training):
     assert trained.saved == [1, 2, 4]
 
 
+@pytest.fixture
+def clock(monkeypatch):
+    """The loop's clock, which goes on by ``tick`` seconds whenever it is read: two ticks a step of one batch."""
+    clock = SimpleNamespace(now=0.0, tick=1.0)
+
+    def perf_counter():
+        clock.now += clock.tick
+        return clock.now
+
+    monkeypatch.setattr(loop, "time", SimpleNamespace(perf_counter=perf_counter))
+    return clock
+
+
+def test_minutes_become_steps_once_that_the_schedule_goes_by_and_a_resumed_run_keeps_them(
+    tiny_training, clock, tmp_path
+):
+    """A minute at 2 s a step: 10 s are over after the fifth, and the 50 left are 25 steps."""
+    rows = tiny_training.rows([4] * 14)
+    plan = tiny_training.plan(rows, epochs=None, max_minutes=1.0, lr_schedule="linear", learning_rate=1.0)
+    undisturbed, stopped, resumed = (tiny_training.state() for _ in range(3))
+    whole = tiny_training.train(undisturbed, plan, rows)
+    assert (whole.ended, undisturbed.step, undisturbed.horizon) == ("max_minutes", 30, 30)
+    rates = [line["learning_rate"] for line in whole.lines]
+    assert rates == pytest.approx([1 - step / (1000 if step < 5 else 30) for step in range(30)])
+
+    tiny_training.train(stopped, plan, rows, stop_after=12, save=lambda: save_checkpoint(stopped, tmp_path, keep=1))
+    checkpoint = newest_checkpoint(tmp_path)
+    assert json.loads((checkpoint / "trainer_state.json").read_text())["horizon"] == 30
+    load_checkpoint(resumed, checkpoint)
+    clock.tick = 0.1  # it would have time for more now
+    again = tiny_training.train(resumed, plan, rows)
+    assert (again.ended, resumed.step) == ("max_minutes", 30)
+    assert [line["learning_rate"] for line in again.lines] == rates[12:]
+    assert same(tiny_training.adapter(resumed), tiny_training.adapter(undisturbed))
+
+
+def test_minutes_that_are_over_before_the_estimated_steps_end_the_run(tiny_training, clock):
+    rows = tiny_training.rows([4] * 14)
+    state = tiny_training.state()
+    plan = tiny_training.plan(rows, epochs=None, max_minutes=1.0)
+
+    def slower(line):
+        clock.tick = 5.0 if line["step"] >= 6 else 1.0
+
+    lines = SimpleNamespace(append=slower)
+    assert tiny_training.train(state, plan, rows, lines=lines).ended == "max_minutes"
+    assert (state.step, state.horizon) == (11, 30)  # 12 s for six steps, then 10 s each
+
+
 def test_a_run_that_is_asked_to_stop_finishes_its_step_and_saves(tiny_training):
     rows = tiny_training.rows([4] * 14)
     state = tiny_training.state()
@@ -209,6 +261,29 @@ def test_three_in_a_row_end_the_run_with_a_diagnosis_and_nothing_changed(tiny_tr
     assert same(tiny_training.adapter(state), before)
     assert [line["step"] for line in lines if "skipped" in line] == [1, 2, 3]
     assert state.optimizer.state["states"][0]["step"].item() == 0
+
+
+def test_the_checkpoint_that_is_left_when_a_run_ends_so_is_of_the_last_good_step(tiny_training, tmp_path):
+    """Every step is saved here, those that are left out too: what they are left out of is what is saved."""
+    rows = tiny_training.rows([4] * 14)
+    state, resumed = tiny_training.state(), tiny_training.state(seed=1)
+    reader = make_reader(state.network)
+    made, good = [], []
+
+    def objective(batch):
+        made.append(1)
+        return sft_loss_sum(reader, batch) * (mx.nan if len(made) > 3 else 1.0)
+
+    def save():
+        if state.step == 3:
+            good.append(tiny_training.adapter(state))
+        save_checkpoint(state, tmp_path, keep=1)
+
+    with pytest.raises(TrainingError, match="up to step 6") as caught:
+        tiny_training.train(state, tiny_training.plan(rows, save_every=1), rows, objective=objective, save=save)
+    assert "learning_rate" in caught.value.remedy
+    load_checkpoint(resumed, newest_checkpoint(tmp_path))
+    assert same(tiny_training.adapter(resumed), good[0])
 
 
 def test_a_gradient_that_is_not_finite_counts_like_a_loss(tiny_training):

@@ -1,11 +1,18 @@
-"""Where an allocation fails, batches are read in smaller parts, the update stays the same, and the run goes on."""
+"""Where an allocation fails, batches are read in smaller parts, the update stays the same, and the run goes on.
+
+So is held-out data, whose losses stay the same.
+"""
 
 import json
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from mlxtune.errors import TrainingError
+from mlxtune.cli.failure import report_failure
+from mlxtune.errors import DeviceError, TrainingError
+from mlxtune.evaluation.heldout import read_heldout
 from mlxtune.inference.likelihood import make_reader
 from mlxtune.training.checkpoint import load_checkpoint, newest_checkpoint, save_checkpoint
 from mlxtune.training.objectives.sft import sft_loss_sum
@@ -74,7 +81,7 @@ def test_a_batch_is_halved_once_and_the_update_is_the_same_to_rounding(
     assert min(memory.sizes[call:]) < 3
     assert max(memory.of_several_rows(call)) <= state.part_positions < PART_POSITIONS
     assert trained.losses == pytest.approx(undisturbed[1].losses, rel=1e-5)
-    own = {"part_positions": state.part_positions, "seconds": state.seconds}
+    own = {"part_positions": state.part_positions, "seconds": state.seconds, "later_seconds": state.later_seconds}
     assert state.counters() == undisturbed[0].counters() | own
     assert_close(tiny_training.adapter(state), tiny_training.adapter(undisturbed[0]))
 
@@ -176,3 +183,93 @@ def test_another_error_is_no_lack_of_memory(tiny_training, rows, plan):
     with pytest.raises(RuntimeError, match="something else"):
         tiny_training.train(state, plan, rows, objective=Memory(state, calls=(1,), told="something else"))
     assert state.part_positions == PART_POSITIONS
+
+
+# --- while held-out rows are read
+
+
+class ShortBackbone:
+    """A network's blocks, for which memory is short where more than so many positions go through them at once."""
+
+    def __init__(self, reader, positions, told=METAL):
+        self.backbone, self.positions, self.told = reader.anatomy.backbone, positions, told
+        self.shapes = []
+
+    def __call__(self, token_ids, *arguments, **options):
+        self.shapes.append(token_ids.shape)
+        if token_ids.size > self.positions:
+            raise RuntimeError(self.told)
+        return self.backbone(token_ids, *arguments, **options)
+
+
+def reader_short_of_memory(state, positions, told=METAL):
+    reader = make_reader(state.network)
+    backbone = ShortBackbone(reader, positions, told)
+    return replace(reader, anatomy=replace(reader.anatomy, backbone=backbone)), backbone
+
+
+NO_TEXT = SimpleNamespace(decode=lambda _, **__: "")
+"""A tokenizer whose texts nobody looks at."""
+
+
+@pytest.mark.parametrize("prefix", [0, 3])
+@pytest.mark.parametrize("told", [METAL, CPU])
+def test_held_out_rows_are_read_in_halves_that_give_the_same_losses(tiny_training, prefix, told):
+    held_out = tiny_training.rows(range(5, 25), prefix=prefix)
+    state = tiny_training.state()
+    expected = read_heldout(make_reader(state.network), NO_TEXT, held_out, max_tokens=100)
+    reader, backbone = reader_short_of_memory(state, 50, told)
+    done = []
+    found = read_heldout(
+        reader, NO_TEXT, held_out, max_tokens=100, progress=lambda _, count, of: done.append((count, of))
+    )
+    np.testing.assert_allclose(found.loss_sum, expected.loss_sum, rtol=1e-5)
+    for name in ("hit_count", "target_count", "byte_count"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
+    assert done == sorted(set(done))
+    assert done[-1] == (20, 20)
+    assert sum(rows * length > 50 for rows, length in backbone.shapes) == 1  # it is learned from, not tried again
+
+
+def test_a_run_whose_validation_is_short_of_memory_goes_on_as_the_undisturbed_one(tiny_training, rows):
+    held_out = tiny_training.rows(range(5, 25))
+    plan = tiny_training.plan(rows, validate_every=2)
+    trained = []
+    for positions in (10_000, 60):
+        state = tiny_training.state()
+        reader, backbone = reader_short_of_memory(state, positions)
+        validate = lambda reader=reader: read_heldout(reader, NO_TEXT, held_out).loss  # noqa: E731 - one line
+        trained.append((tiny_training.train(state, plan, rows, validate=validate), tiny_training.adapter(state)))
+        assert any(rows * length > 60 for rows, length in backbone.shapes)
+    (whole, adapter), (halved, same) = trained
+    assert halved.losses == whole.losses
+    assert all(np.array_equal(same[name], adapter[name]) for name in adapter)
+    valid = [[line["valid_loss"] for line in run.lines if "valid_loss" in line] for run in (whole, halved)]
+    assert len(valid[0]) == 3
+    assert valid[1] == pytest.approx(valid[0], rel=1e-6)
+
+
+def test_a_held_out_row_for_which_there_is_no_memory_is_named(tiny_training):
+    held_out = tiny_training.rows([4, 30, 5])
+    reader, backbone = reader_short_of_memory(tiny_training.state(), 20)
+    with pytest.raises(DeviceError, match="not enough memory to read this held-out row") as caught:
+        read_heldout(reader, NO_TEXT, held_out)
+    assert caught.value.where == held_out[1].where
+    assert "max_seq_length" in caught.value.remedy
+    assert backbone.shapes[-1][0] == 1
+
+
+def test_another_error_while_held_out_rows_are_read_is_no_lack_of_memory(tiny_training):
+    reader, backbone = reader_short_of_memory(tiny_training.state(), 20, told="something else")
+    with pytest.raises(RuntimeError, match="something else"):
+        read_heldout(reader, NO_TEXT, tiny_training.rows([4, 30, 5]))
+    assert len(backbone.shapes) == 1
+
+
+@pytest.mark.parametrize("told", [METAL, CPU])
+def test_where_nothing_can_be_halved_the_command_line_says_what_was_short(capsys, told):
+    assert report_failure(RuntimeError(told), as_json=True, debug=False) == 1
+    error = json.loads(capsys.readouterr().err)["error"]
+    assert error["type"] == "DeviceError"
+    assert error["message"] == f"there is not enough memory: {told}"
+    assert "close other programs" in error["remedy"]

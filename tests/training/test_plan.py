@@ -63,16 +63,18 @@ def test_the_rate_goes_by_updates_not_by_batches(tiny_training):
 
 def test_minutes_become_steps_once_after_some_steps_were_timed(tiny_training):
     plan = tiny_training.plan(16, epochs=None, max_minutes=2.0)
-    assert plan.horizon_after(after(step=4, seconds=20.0), 5.0) is None
-    assert plan.horizon_after(after(step=5, seconds=30.0), 5.0) == 5 + 18
-    assert plan.horizon_after(after(step=6, seconds=35.0, horizon=23), 9.0) is None
-    assert plan.horizon_after(after(step=5, seconds=130.0), 5.0) == 6  # over already; one more is the least
-    assert tiny_training.plan(16).horizon_after(after(step=5), 5.0) is None
+    assert plan.horizon_after(after(step=4, seconds=20.0, later_seconds=15.0)) is None
+    assert plan.horizon_after(after(step=5, seconds=30.0, later_seconds=20.0)) == 5 + 18
+    assert plan.horizon_after(after(step=6, seconds=35.0, later_seconds=29.0, horizon=23)) is None
+    assert (
+        plan.horizon_after(after(step=5, seconds=130.0, later_seconds=20.0)) == 6
+    )  # over already; one more is the least
+    assert tiny_training.plan(16).horizon_after(after(step=5, later_seconds=20.0)) is None
 
 
 def test_the_horizon_is_no_further_than_the_other_limits(tiny_training):
     plan = tiny_training.plan(16, max_steps=8, max_minutes=60.0)
-    assert plan.horizon_after(after(step=5, seconds=30.0), 5.0) == 8
+    assert plan.horizon_after(after(step=5, seconds=30.0, later_seconds=20.0)) == 8
 
 
 def test_the_schedule_is_that_of_the_horizon_and_until_then_of_a_long_run(tiny_training):
@@ -98,6 +100,7 @@ def test_the_cursor_moves_from_the_last_window_to_the_next_epoch():
     assert (state.step, state.epoch, state.window) == (1, 1, 3)
     state.advance(found, last_of_epoch=True)
     assert (state.step, state.epoch, state.window) == (2, 2, 0)
+    assert (state.seconds, state.later_seconds) == (1.0, 0.5)
     assert (state.tokens, state.target_tokens, state.seconds) == (20, 6, 1.0)
 
 

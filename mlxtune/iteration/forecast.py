@@ -1,0 +1,351 @@
+"""What a run will take, before it is run: memory, time, and how much of the forward pass memory wants done twice.
+
+From the shapes of all its batches, which its order gives, and from a few of them that are tried. Memory is measured on
+the batches that take most, where it is sure that they fit, and foretold where it is not; seconds are fitted. The price
+is some steps' time. What the scoring at the end takes is left out.
+"""
+
+import itertools
+import math
+import statistics
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+from mlxtune.data.batch import READING_TOKENS, Shape
+from mlxtune.data.render import Rendered
+from mlxtune.data.stats import add_up
+from mlxtune.device.memory import MemoryLimit, memory_limit, readable_bytes
+from mlxtune.errors import DeviceError, TrainingError
+from mlxtune.iteration.ready import Ready
+from mlxtune.iteration.steps import make_training, training_shape
+from mlxtune.iteration.trial import ENOUGH, Measured, Read, Trial, try_reading
+from mlxtune.progress import Progress, silent
+from mlxtune.recipe.schema import EveryBlock
+from mlxtune.training.estimate import Costs, fit_costs, highest_cost
+from mlxtune.training.frozen_prefix import FrozenPrefix, trains
+from mlxtune.training.loop import Rows, epoch_windows
+from mlxtune.training.recompute import recompute_blocks
+
+EPOCHS_LOOKED_AT = 3
+"""The batches of later epochs are like theirs."""
+QUANTILES = (0.2, 0.4, 0.6, 0.8)
+"""Of the parts by size: which are tried, beside those of a ladder from the smallest to the largest."""
+RUNG = 2.0
+TRIED_TOKENS = 512
+"""Of validation rows."""
+LONGER = 8
+"""Times the longest row that was tried: no further is a fit to be trusted."""
+
+Recompute = Literal["off"] | EveryBlock
+
+
+@dataclass(frozen=True)
+class Work:
+    """All that goes through the network together in a run, and how many updates are made of it."""
+
+    parts: tuple[Rows, ...]
+    shapes: tuple[Shape, ...]
+    """Of the parts."""
+    updates: int
+
+    @property
+    def adds_up(self) -> bool:
+        """Whether an update may be of several parts."""
+        return len(self.parts) > self.updates
+
+    def ladder(self) -> list[Rows]:
+        """Parts from the smallest on, each about `RUNG` times the one before, and those that take most: by positions,
+        by pairs of them, and by targets.
+        """
+        order, everyone, shapes = self._order(), range(len(self.parts)), self.shapes
+        chosen = [order[0]]
+        for i in order[1:]:
+            last = shapes[chosen[-1]]
+            if shapes[i].positions >= RUNG * last.positions or shapes[i].pairs >= RUNG * last.pairs:
+                chosen.append(i)
+        chosen.append(order[-1])
+        chosen.append(max(everyone, key=lambda i: (shapes[i].pairs, shapes[i].positions)))
+        chosen.append(max(everyone, key=lambda i: (shapes[i].targets, shapes[i].positions)))
+        return [self.parts[i] for i in dict.fromkeys(chosen)]
+
+    def samples(self) -> list[Rows]:
+        """The ladder, and parts that many others are like."""
+        order = self._order()
+        chosen = [order[round(share * (len(order) - 1))] for share in QUANTILES]
+        return list(dict.fromkeys([*self.ladder(), *(self.parts[i] for i in chosen)]))
+
+    def _order(self) -> list[int]:
+        return sorted(range(len(self.parts)), key=lambda i: self.shapes[i].size)
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a run will take; bytes and seconds are foretold, the rest is known.
+
+    ``peak_memory_bytes`` and ``seconds`` are what metrics.jsonl will show: the most in MLX's arrays, and the wall time
+    of all steps; ``preparation_seconds`` and ``validation_seconds`` come on top.
+    """
+
+    device: str
+    trainable_parameters: int
+    rows: int
+    steps: int
+    """Foretold, if time ends the run."""
+    steps_an_epoch: int
+    tokens_an_epoch: int
+    target_tokens_an_epoch: int
+    padding_share: float
+    """Of the positions that go through the network."""
+    prefix_saved_share: float
+    """Of the rows' tokens: those that were not read again."""
+    peak_memory_bytes: int
+    seconds: float
+    preparation_seconds: float
+    validation_seconds: float
+    grad_checkpoint: Recompute
+    memory_limit_bytes: int
+    memory_limit_reason: str
+    longest_row: int
+    """Tokens of the longest row that would fit, as far as can be told from those tried."""
+
+    @property
+    def fits(self) -> bool:
+        """Whether the peak is within the limit."""
+        return self.peak_memory_bytes <= self.memory_limit_bytes
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain values, by name."""
+        chosen = self.grad_checkpoint if self.grad_checkpoint == "off" else self.grad_checkpoint.model_dump()
+        return {**asdict(self), "grad_checkpoint": chosen, "fits": self.fits}
+
+
+def forecast(ready: Ready, limit: MemoryLimit, *, auto: bool = False, progress: Progress = silent) -> Forecast:
+    """Try a few of a run's batches and say what the whole will take.
+
+    The network's parameters are as before; its blocks recompute what the forecast's ``grad_checkpoint`` says.
+
+    Args:
+        auto: choose that even where the recipe says it.
+    """
+    work = work_of(ready)
+    chosen = ready.opened.recipe.training.grad_checkpoint
+    if auto or chosen == "auto":
+        chosen, _ = choose_recomputation(ready, limit, work)
+    recompute_blocks(ready.state.network, every_of(chosen))
+    samples = work.samples()
+    trial = Trial(ready, [row for part in samples for row in part], adds_up=work.adds_up)
+    trial.measure(min(samples, key=lambda part: training_shape(ready, part).size))  # the first takes longer
+    measured: list[Measured] = []
+    for done in trial.ascending(samples, limit_bytes=limit.bytes):
+        measured.append(done)
+        progress("try batches", len(measured), len(samples))
+    left, training_bytes = limit.bytes - trial.base_bytes, _peak_bytes(work, measured)
+    validation = _try_validation(ready, training_bytes, left)
+    reads = [read.peak_bytes for read in (trial.prepared, validation) if read is not None]
+    an_update = _seconds_an_update(work, measured)
+    steps, report = _steps(ready, an_update), ready.opened.datasets["train"].report
+    validations = math.ceil(steps / ready.plan.validate_every) if ready.plan.validate_every else 0
+    reading = add_up(work.shapes)
+    return Forecast(
+        device=ready.opened.device.precision.name,
+        trainable_parameters=ready.trainable_parameters,
+        rows=report.rows,
+        steps=steps,
+        steps_an_epoch=math.ceil(ready.order.count_batches(0) / ready.plan.gradient_accumulation_steps),
+        tokens_an_epoch=report.tokens,
+        target_tokens_an_epoch=report.target_tokens,
+        padding_share=reading.padding_share,
+        prefix_saved_share=reading.prefix_saved_share,
+        peak_memory_bytes=trial.base_bytes + max(training_bytes, *reads, 0),
+        seconds=steps * an_update,
+        preparation_seconds=_preparation_seconds(ready, trial.prepared),
+        validation_seconds=validations * validation.seconds if validation else 0.0,
+        grad_checkpoint=chosen,
+        memory_limit_bytes=limit.bytes,
+        memory_limit_reason=limit.reason,
+        longest_row=_longest_row(ready, measured, left),
+    )
+
+
+def work_of(ready: Ready, *, epochs: int = EPOCHS_LOOKED_AT) -> Work:
+    """What the run reads in so many epochs at most, as far as it gets."""
+    dataset = ready.opened.datasets["train"].rows
+    training = make_training(ready, dataset, FrozenPrefix(ready.reader, None))
+    windows = list(itertools.islice(_windows(ready, epochs), ready.plan.total_steps))
+    parts = [part for window in windows for part in training.parts(window, ready.state.part_positions)]
+    shapes = {part: training_shape(ready, part) for part in dict.fromkeys(parts)}
+    return Work(tuple(parts), tuple(shapes[part] for part in parts), len(windows))
+
+
+def _windows(ready: Ready, epochs: int) -> Iterator[list[Rows]]:
+    for epoch in range(min(epochs, ready.plan.epochs or epochs)):
+        yield from epoch_windows(ready.order, ready.plan.gradient_accumulation_steps, epoch)
+
+
+def settle_memory(ready: Ready, *, auto: bool = False, progress: Progress = silent) -> tuple[Ready, Forecast | None]:
+    """The run with ``training.grad_checkpoint`` as memory wants it, in its recipe and its network.
+
+    Args:
+        auto: foretell the whole run, and choose also where the recipe says a value; else only ``auto`` is settled.
+
+    Raises: TrainingError, if the run cannot fit.
+    """
+    recipe = ready.opened.recipe
+    if not auto and recipe.training.grad_checkpoint != "auto":
+        return ready, None
+    found = None
+    try:
+        limit = memory_limit()
+    except DeviceError:  # training works without it
+        return ready, None
+    if auto:
+        found = forecast(ready, limit, auto=True, progress=progress)
+        refuse_too_large(found)
+        chosen = found.grad_checkpoint
+    else:
+        chosen, peak = choose_recomputation(ready, limit)
+        if peak > limit.bytes:
+            refuse_too_large(forecast(ready, limit, progress=progress))
+    recompute_blocks(ready.state.network, every_of(chosen))
+    training = recipe.training.model_copy(update={"grad_checkpoint": chosen})
+    opened = replace(ready.opened, recipe=recipe.model_copy(update={"training": training}))
+    return replace(ready, opened=opened), found
+
+
+def choose_recomputation(ready: Ready, limit: MemoryLimit, work: Work | None = None) -> tuple[Recompute, int]:
+    """How many of the blocks that train must be recomputed for a run's batches to fit: as few as possible.
+
+    Most runs fit as they are, and one small batch is enough to see it. If nothing fits, every block is recomputed: that
+    is the most that this can do.
+
+    Returns: the setting, and bytes that the run takes with it at most, measured or foretold. The network's blocks
+        recompute nothing afterwards.
+    """
+    work = work or work_of(ready, epochs=1)
+    network: Any = ready.state.network
+    ladder, shapes = work.ladder(), set(work.shapes)
+
+    def peak(every: int | None) -> int:
+        recompute_blocks(network, every)
+        trial = Trial(ready, [row for part in ladder for row in part], adds_up=work.adds_up)
+        measured: list[Measured] = []
+        for known in trial.ascending(ladder, limit_bytes=limit.bytes):
+            measured.append(known)
+            bound = max(highest_cost(shape, known.shape, known.peak_bytes) for shape in shapes)
+            if trial.base_bytes + bound <= limit.bytes:
+                return trial.base_bytes + int(bound)
+        return trial.base_bytes + _peak_bytes(work, measured)
+
+    try:
+        kept = peak(None)
+        if kept <= limit.bytes:
+            return "off", kept
+        least, beyond = 1, 1 + sum(trains(block) for block in network.layers)
+        taken = peak(least)
+        while beyond - least > 1:
+            middle = (least + beyond) // 2
+            if (found := peak(middle)) <= limit.bytes:
+                least, taken = middle, found
+            else:
+                beyond = middle
+        return EveryBlock(every=least), taken
+    finally:
+        recompute_blocks(network, None)
+
+
+def every_of(setting: Recompute | Literal["auto"]) -> int | None:
+    """Which blocks a setting recomputes, as `recompute_blocks` takes it; auto, none until it is chosen."""
+    return setting.every if isinstance(setting, EveryBlock) else None
+
+
+def refuse_too_large(found: Forecast) -> None:
+    """Raises: TrainingError, if the run does not fit, with what would."""
+    if found.fits:
+        return
+    remedies = [f"lower data.max_seq_length to {found.longest_row}"] if found.longest_row else []
+    if found.grad_checkpoint != EveryBlock(every=1):
+        remedies.insert(0, "training.grad_checkpoint: {every: 1}")
+    remedies += ["method.layers: {top: N}", "a smaller or quantized model"]
+    raise TrainingError(
+        f"the run would take {readable_bytes(found.peak_memory_bytes)} of memory, and "
+        f"{readable_bytes(found.memory_limit_bytes)} may be taken ({found.memory_limit_reason})",
+        remedy=f"close other programs, or try {', '.join(remedies[:-1])} or {remedies[-1]}",
+    )
+
+
+def _peak_bytes(work: Work, measured: Sequence[Measured]) -> int:
+    """The most that a part takes: measured, or, for a part that is larger than all those measured, foretold."""
+    known = {done.shape: done.peak_bytes for done in measured}
+    largest = max(done.shape.size for done in measured)
+    beyond = [shape for shape in set(work.shapes) if shape not in known and shape.size > largest]
+    if len(measured) >= ENOUGH:
+        costs = _bytes(measured)
+        foretold = [int(costs.of(shape)) for shape in beyond]
+    else:
+        foretold = [int(min(highest_cost(shape, done.shape, done.peak_bytes) for done in measured)) for shape in beyond]
+    return max([*known.values(), *foretold])
+
+
+def _bytes(measured: Sequence[Measured]) -> Costs:
+    return fit_costs([done.shape for done in measured], [max(1, done.peak_bytes) for done in measured])
+
+
+def _seconds_an_update(work: Work, measured: Sequence[Measured]) -> float:
+    costs = fit_costs([done.shape for done in measured], [done.gradient_seconds for done in measured])
+    update = statistics.median(done.update_seconds for done in measured)
+    return sum(costs.of(shape) for shape in work.shapes) / work.updates + update
+
+
+def _steps(ready: Ready, seconds_an_update: float) -> int:
+    """How many updates the run will make, as far as limits and time tell."""
+    limits = [] if ready.plan.total_steps is None else [ready.plan.total_steps]
+    if ready.plan.max_minutes is not None:
+        limits.append(max(1, round(60 * ready.plan.max_minutes / seconds_an_update)))
+    return min(limits)
+
+
+def _preparation_seconds(ready: Ready, prepared: Read | None) -> float:
+    """The seconds of reading every row through the frozen blocks, once."""
+    datasets = ready.opened.datasets
+    tokens = sum(datasets[split].report.tokens for split in ("train", "valid") if split in datasets)
+    return 0.0 if prepared is None else prepared.seconds * tokens / prepared.tokens
+
+
+def _try_validation(ready: Ready, known_bytes: int, left_bytes: int) -> Read | None:
+    """A reading of all validation rows, foretold from a few of the longest.
+
+    Args:
+        known_bytes: what a run takes anyway; a reading that takes less need not be known exactly.
+        left_bytes: the most that may be taken.
+    """
+    valid = ready.opened.datasets.get("valid")
+    if valid is None:
+        return None
+    rows = sorted(valid.rows, key=lambda row: -len(row.token_ids))
+    few = _as_many(rows, TRIED_TOKENS)
+    try_reading(ready, few[:1])  # the first takes longer
+    read = try_reading(ready, few)
+    peak, at_once = read.peak_bytes, _as_many(rows, READING_TOKENS)
+    bound = peak * len(at_once) // len(few)
+    if bound > known_bytes:
+        peak = try_reading(ready, at_once).peak_bytes if bound <= left_bytes else bound
+    return Read(valid.report.tokens, read.seconds * valid.report.tokens / read.tokens, peak)
+
+
+def _as_many(rows: Sequence[Rendered], tokens: int) -> Sequence[Rendered]:
+    """As many rows, the longest first, as are read together with so many tokens."""
+    return rows[: max(1, tokens // len(rows[0].token_ids))]
+
+
+def _longest_row(ready: Ready, measured: Sequence[Measured], left_bytes: int) -> int:
+    """Tokens of the longest row that fits into so many bytes, with as many targets as the rows have on average."""
+    costs = _bytes(measured)
+    report = ready.opened.datasets["train"].report
+    share = report.target_tokens / report.tokens
+    least, beyond = 0, 1 + LONGER * max(done.shape.prefix + done.shape.length for done in measured)
+    while beyond - least > 1:
+        middle = (least + beyond) // 2
+        row = Shape(prefix=0, rows=1, length=middle, targets=math.ceil(share * middle))
+        least, beyond = (middle, beyond) if costs.of(row) <= left_bytes else (least, middle)
+    return least

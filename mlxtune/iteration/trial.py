@@ -1,0 +1,143 @@
+"""A run's own steps, tried on a few of its rows: what they take in seconds and bytes; what they learn is thrown away.
+
+The loop's own functions make the steps, so what is measured is what a run will do. The price is that a trial takes as
+long as the steps it makes, and that on a busy machine its seconds are those of a busy machine.
+"""
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import mlx.core as mx
+from mlx.utils import tree_map
+
+from mlxtune.data.batch import Shape
+from mlxtune.data.render import Rendered
+from mlxtune.device.memory import is_out_of_memory
+from mlxtune.evaluation.heldout import read_heldout
+from mlxtune.iteration.ready import Ready, frozen_prefix
+from mlxtune.iteration.steps import make_training, training_shape
+from mlxtune.training.estimate import fit_costs, highest_cost
+from mlxtune.training.loop import Rows, finish, read_window
+from mlxtune.training.state import TrainingState, WindowSum
+
+ALL_POSITIONS = 1 << 40
+"""So that what is measured is never read in parts."""
+
+ENOUGH = 3
+"""Parts measured, from which on a fit is trusted; from fewer, the highest cost."""
+MARGIN = 1.2
+"""Times what a fit says: what a part surely takes no more than."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Rows that went through the network together, and an update made of their gradient."""
+
+    shape: Shape
+    gradient_seconds: float
+    """Of their batch: its making, the loss, the gradient."""
+    update_seconds: float
+    """Of the update alone."""
+    peak_bytes: int
+    """The most in MLX's arrays at once, beside what is always there."""
+
+
+@dataclass(frozen=True)
+class Read:
+    """Rows that were read without gradients."""
+
+    tokens: int
+    seconds: float
+    peak_bytes: int
+    """As of `Measured`."""
+
+
+class Trial:
+    """Steps of ``ready`` on some rows of its training data; afterwards its state is as it was, to the last bit.
+
+    Attributes:
+        base_bytes: what is always in MLX's arrays: weights, adapter, optimizer.
+        prepared: what reading the rows through the frozen blocks took; None where that is not done.
+    """
+
+    def __init__(self, ready: Ready, rows: Iterable[int], *, adds_up: bool) -> None:
+        """
+        Args:
+            rows: numbers of all rows that will be measured.
+            adds_up: whether a window's gradient is a sum over several parts, which has to be kept meanwhile.
+        """
+        self.ready, self.adds_up = ready, adds_up
+        self.numbers = {row: number for number, row in enumerate(dict.fromkeys(rows))}
+        whole = ready.opened.datasets["train"].rows
+        own = [whole[row] for row in self.numbers]
+        mx.eval(ready.state.network.parameters(), ready.state.optimizer.state)
+        self.base_bytes = mx.get_active_memory()
+        mx.reset_peak_memory()
+        started = time.perf_counter()
+        frozen = frozen_prefix(ready, "train", rows=own)
+        self.prepared = None
+        if frozen.states is not None:
+            tokens, seconds = sum(len(row.token_ids) for row in own), time.perf_counter() - started
+            self.prepared = Read(tokens, seconds, self._peak_bytes())
+        self.training = make_training(ready, own, frozen)
+
+    def measure(self, rows: Rows) -> Measured:
+        """Make one update of rows that are read together, and take it back."""
+        numbers = tuple(self.numbers[row] for row in rows)
+        state = TrainingState(self.ready.state.network, self.ready.state.optimizer, part_positions=ALL_POSITIONS)
+        before = state.parameters()
+        mx.eval(self.training.make_batch(numbers).arrays())  # ahead of time, as in a run
+        mx.reset_peak_memory()
+        if self.adds_up:
+            state.window_sum = WindowSum(gradients=tree_map(mx.zeros_like, before[0]))
+            mx.eval(state.window_sum.gradients)
+        try:
+            found = read_window(state, self.training, [numbers])
+            assert found is not None
+            gradient_seconds = found.seconds
+            finish(state, self.training, found, [numbers], None, last_of_epoch=False)
+        finally:
+            state.set_parameters(*before)
+        seconds = found.seconds - gradient_seconds
+        return Measured(training_shape(self.ready, rows), gradient_seconds, seconds, self._peak_bytes())
+
+    def ascending(self, parts: Iterable[Rows], *, limit_bytes: int) -> Iterator[Measured]:
+        """The parts from the smallest on, as long as the next is sure to stay below a limit; the first always is tried.
+
+        A part that takes more than there is could freeze the machine, so none is tried in the hope that it fits.
+        """
+        shapes = {part: training_shape(self.ready, part) for part in parts}
+        found: list[Measured] = []
+        for part in sorted(shapes, key=lambda part: shapes[part].size):
+            if found and self.base_bytes + self._at_most(shapes[part], found) > limit_bytes:
+                return
+            try:
+                found.append(self.measure(part))
+            except RuntimeError as error:
+                if not is_out_of_memory(error) or not found:
+                    raise
+                return
+            yield found[-1]
+
+    def _at_most(self, shape: Shape, found: Sequence[Measured]) -> float:
+        """The bytes that a part of this shape may take."""
+        bound = min(highest_cost(shape, known.shape, known.peak_bytes) for known in found)
+        if len(found) >= ENOUGH:
+            costs = fit_costs([known.shape for known in found], [max(1, known.peak_bytes) for known in found])
+            bound = min(bound, MARGIN * costs.of(shape))
+        return bound
+
+    def _peak_bytes(self) -> int:
+        return max(0, mx.get_peak_memory() - self.base_bytes)
+
+
+def try_reading(ready: Ready, rows: Sequence[Rendered]) -> Read:
+    """Read some of the validation rows, as a run does between its steps."""
+    frozen = frozen_prefix(ready, "valid", rows=rows)
+    before = mx.get_active_memory()
+    mx.reset_peak_memory()
+    started = time.perf_counter()
+    read_heldout(frozen.reader, ready.opened.model.tokenizer, rows, lift=frozen.lift)
+    tokens, seconds = sum(len(row.token_ids) for row in rows), time.perf_counter() - started
+    return Read(tokens, seconds, max(0, mx.get_peak_memory() - before))
