@@ -6,6 +6,7 @@ is formed with the loss, chunk by chunk, so that no [T, V] array outlives its ch
 a gradient to the head itself would be lost: a head that trains is refused.
 """
 
+import sys
 from dataclasses import dataclass
 
 import mlx.core as mx
@@ -13,7 +14,7 @@ from mlx import nn
 from mlx.utils import tree_flatten
 
 from mlxtune.errors import TrainingError
-from mlxtune.inference.shared_prefix import Forward, can_share_prefix, forward_shared, layer_windows
+from mlxtune.inference.shared_prefix import PIECE, Forward, can_share_prefix, forward_shared, layer_windows
 from mlxtune.models.anatomy import Anatomy, anatomy_of, apply_head
 
 CHUNK_BYTES = 64 << 20
@@ -25,12 +26,13 @@ class Reader:
     """A network made ready to be asked about tokens: how its parts are used, decided once.
 
     ``anatomy`` is None for a family that no test has shown to fit: it is read through its full logits.
-    ``windows`` is None for a network that shares no prefixes.
+    ``windows`` is None for a network that shares no prefixes. ``piece`` positions of a row run together at most.
     """
 
     network: nn.Module
     anatomy: Anatomy | None
     windows: list[int | None] | None
+    piece: int = PIECE
 
     @property
     def forward(self) -> Forward:
@@ -41,10 +43,14 @@ class Reader:
         return self.windows is not None
 
 
-def make_reader(network: nn.Module) -> Reader:
-    """Look at the network once: where its head is, and whether prefixes can be shared (tried on a few tokens)."""
-    shares = can_share_prefix(network)
-    return Reader(network, anatomy_of(network), layer_windows(network) if shares else None)
+def make_reader(network: nn.Module, *, in_pieces: bool = True) -> Reader:
+    """Look at the network once: where its head is, and whether prefixes can be shared (tried on a few tokens).
+
+    Args:
+        in_pieces: whether long rows may be read piece by piece; not where dropout would draw each piece the same mask.
+    """
+    windows = layer_windows(network) if can_share_prefix(network) else None
+    return Reader(network, anatomy_of(network), windows, PIECE if in_pieces else sys.maxsize)
 
 
 def target_states(reader: Reader, prefix_ids: mx.array, token_ids: mx.array, target_index: mx.array) -> mx.array:
@@ -55,7 +61,7 @@ def target_states(reader: Reader, prefix_ids: mx.array, token_ids: mx.array, tar
 
     Returns: [T, D], or [T, V].
     """
-    states = forward_shared(reader.forward, reader.windows, prefix_ids, token_ids)
+    states = forward_shared(reader.forward, reader.windows, prefix_ids, token_ids, piece=reader.piece)
     return states.reshape(-1, states.shape[-1])[target_index]
 
 

@@ -1,11 +1,14 @@
-"""The tokens that all rows of a batch begin with go through the network once.
+"""The tokens that all rows of a batch begin with go through the network once, and long rows piece by piece.
 
-mlx-lm's cache protocol carries them through every attention family without touching a model's code: the prefix runs
-once, [1, P], while each layer's cache records its keys and values; the rows then run, [B, L], with caches that put the
-recorded keys and values, broadcast over B, before the row's own. Gradients flow through both. Layers whose cache is
-something else (a recurrent state, a quantized cache) do not share; `can_share_prefix` compares logits and says so.
+mlx-lm's cache protocol carries both through every attention family without touching a model's code: a stretch of
+positions runs while each layer's cache records its keys and values, and what follows it runs with caches that put the
+recorded ones, broadcast over the rows, before its own. Gradients flow through all of it. So a prefix is read for one
+row instead of many; and a row of L positions, in pieces of `PIECE`, makes attention score little more than the L^2 / 2
+pairs that causality leaves of L^2. The price is a longer graph of smaller products. Layers whose cache is something
+else (a recurrent state, a quantized cache) do not share; `can_share_prefix` compares logits and says so.
 """
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -17,26 +20,33 @@ from mlx_lm.models.cache import KVCache, RotatingKVCache, create_attention_mask,
 Forward = Callable[..., mx.array]
 """Of a network or its backbone: (token_ids [B, L], cache=None or one a layer) -> [B, L, ...]."""
 
+PIECE = 256
+"""Positions of a long row that run together, at most."""
 PROBE_TOKENS = 32
 """Token ids that every vocabulary has, for trying sharing out."""
 
 
-class RecordingCache:
-    """One layer's cache while the prefix runs: returns what it is given, and keeps it."""
+class StretchCache:
+    """One layer's cache while a stretch of positions runs: the keys and values of the positions before it, if there are
+    any, stand before its own.
 
-    def __init__(self, window: int | None) -> None:
-        self.offset = 0
+    ``keys`` and ``values`` are those before the stretch, [1 or B, H, P, D], until it has run, then those with it.
+    """
+
+    def __init__(self, window: int | None, keys: mx.array | None = None, values: mx.array | None = None) -> None:
+        self.offset = 0 if keys is None else keys.shape[2]
         self.window = window
-        self.keys: mx.array | None = None
-        self.values: mx.array | None = None
+        self.keys = keys
+        self.values = values
 
-    def prefixed(self) -> "PrefixedCache":
-        """The same layer's cache for the rows that follow."""
+    def following(self) -> "StretchCache":
+        """The same layer's cache for the stretch after this one."""
         assert self.keys is not None
-        assert self.values is not None
-        return PrefixedCache(self.keys, self.values, self.window)
+        return StretchCache(self.window, self.keys, self.values)
 
     def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
+        if self.keys is not None and self.values is not None:
+            keys, values = _joined(self.keys, keys), _joined(self.values, values)
         self.keys, self.values = keys, values
         return keys, values
 
@@ -47,31 +57,9 @@ class RecordingCache:
         return create_attention_mask(length, self.offset, return_array, window_size or self.window)
 
 
-class PrefixedCache:
-    """One layer's cache while the rows run: the recorded prefix, [1, H, P, D], stands before every row's own keys."""
-
-    def __init__(self, prefix_keys: mx.array, prefix_values: mx.array, window: int | None) -> None:
-        self.prefix_keys, self.prefix_values = prefix_keys, prefix_values
-        self.offset = prefix_keys.shape[2]
-        self.window = window
-        self.keys: mx.array | None = None
-        self.values: mx.array | None = None
-
-    def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
-        self.keys = _joined(self.prefix_keys, keys)
-        self.values = _joined(self.prefix_values, values)
-        return self.keys, self.values
-
-    def keys_and_values(self) -> tuple[mx.array | None, mx.array | None]:
-        return self.keys, self.values
-
-    def make_mask(self, length: int, *, return_array: bool = False, window_size: int | None = None) -> Any:
-        return create_attention_mask(length, self.offset, return_array, window_size or self.window)
-
-
-def _joined(prefix: mx.array, rows: mx.array) -> mx.array:
-    """[1, H, P, D] and [B, H, L, D] to [B, H, P + L, D]."""
-    return mx.concatenate([mx.broadcast_to(prefix, (rows.shape[0], *prefix.shape[1:])), rows], axis=2)
+def _joined(before: mx.array, rows: mx.array) -> mx.array:
+    """[1 or B, H, P, D] and [B, H, L, D] to [B, H, P + L, D]."""
+    return mx.concatenate([mx.broadcast_to(before, (rows.shape[0], *before.shape[1:])), rows], axis=2)
 
 
 def layer_windows(network: nn.Module) -> list[int | None] | None:
@@ -83,31 +71,56 @@ def layer_windows(network: nn.Module) -> list[int | None] | None:
 
 
 def forward_shared(
-    forward: Forward, windows: list[int | None] | None, prefix_ids: mx.array, token_ids: mx.array
+    forward: Forward,
+    windows: list[int | None] | None,
+    prefix_ids: mx.array,
+    token_ids: mx.array,
+    *,
+    piece: int = PIECE,
 ) -> mx.array:
     """What ``forward`` gives for the rows when ``prefix_ids`` stand before each of them.
 
     Args:
         forward: of the network or its backbone, or of the blocks above some depth.
-        windows: from `layer_windows`, of the same blocks; may be None where P is 0.
+        windows: from `layer_windows`, of the same blocks; may be None where P is 0: rows then run whole.
         prefix_ids: [P]; P may be 0. Or [P, D], where ``forward`` takes states instead of token ids.
         token_ids: [B, L], or [B, L, D].
+        piece: positions that run together, at most.
 
     Returns: [B, L, ...], for the row positions alone; equal to ``forward(prefix + row)[:, P:]``.
     """
-    return forward_both(forward, windows, prefix_ids, token_ids)[1]
+    return forward_both(forward, windows, prefix_ids, token_ids, piece=piece)[1]
 
 
 def forward_both(
-    forward: Forward, windows: list[int | None] | None, prefix_ids: mx.array, token_ids: mx.array
+    forward: Forward,
+    windows: list[int | None] | None,
+    prefix_ids: mx.array,
+    token_ids: mx.array,
+    *,
+    piece: int = PIECE,
 ) -> tuple[mx.array | None, mx.array]:
     """As `forward_shared`, with what ``forward`` gives for the prefix, [1, P, ...], before it; None where P is 0."""
-    if prefix_ids.shape[0] == 0:
+    stretches = [(prefix_ids[None], part) for part in _pieces(prefix_ids.shape[0], piece)]
+    begun = len(stretches)
+    stretches += [(token_ids, part) for part in _pieces(token_ids.shape[1], piece)]
+    if windows is None or len(stretches) == 1:
+        assert begun == 0
         return None, forward(token_ids)
-    assert windows is not None
-    recorders = [RecordingCache(window) for window in windows]
-    prefix = forward(prefix_ids[None], cache=recorders)
-    return prefix, forward(token_ids, cache=[recorder.prefixed() for recorder in recorders])
+    caches = [StretchCache(window) for window in windows]
+    found: list[mx.array] = []
+    for ids, part in stretches:
+        caches = [cache.following() for cache in caches] if found else caches
+        found.append(forward(ids[:, part], cache=caches))
+    prefix = mx.concatenate(found[:begun], axis=1) if begun else None
+    return prefix, mx.concatenate(found[begun:], axis=1)
+
+
+def _pieces(length: int, most: int) -> list[slice]:
+    """So many positions in pieces of like size, of ``most`` at most."""
+    count = -(-length // most)
+    bounds = [length * number // count for number in range(count + 1)] if count else [0]
+    return [slice(start, end) for start, end in itertools.pairwise(bounds)]
 
 
 def common_prefix_length(rows: list[np.ndarray]) -> int:
@@ -130,7 +143,7 @@ def can_share_prefix(network: nn.Module) -> bool:
     tokens = mx.array(np.random.default_rng(0).integers(0, PROBE_TOKENS, (2, 12)))
     prefix = mx.broadcast_to(tokens[:1, :5], (2, 5))
     whole = network(mx.concatenate([prefix, tokens[:, 5:]], axis=1))[:, 5:]
-    shared = forward_shared(network, windows, tokens[0, :5], tokens[:, 5:])
+    shared = forward_shared(network, windows, tokens[0, :5], tokens[:, 5:], piece=4)
     tolerance = 0.001 if whole.dtype == mx.float32 else 0.06
     whole, shared = whole.astype(mx.float32), shared.astype(mx.float32)
     difference = mx.sqrt(mx.mean(mx.square(whole - shared)))

@@ -44,7 +44,7 @@ def make_ready(opened: Opened) -> Ready:
         recompute_blocks(network, recipe.training.grad_checkpoint.every)
     optimizer = make_optimizer(recipe.training.optimizer, weight_decay=recipe.training.weight_decay)
     optimizer.init(network.trainable_parameters())
-    reader = make_reader(network)
+    reader = make_reader(network, in_pieces=recipe.method.dropout == 0.0)
     order = make_order(recipe, opened.datasets["train"].rows, share_prefix=reader.shares_prefixes)
     plan = make_plan(recipe, order, validates="valid" in opened.datasets)
     return Ready(opened, TrainingState(network, optimizer), reader, order, plan)

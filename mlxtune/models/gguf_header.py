@@ -23,6 +23,12 @@ MAGIC = b"GGUF"
 VERSIONS = (2, 3)
 DEFAULT_ALIGNMENT = 32
 DIMENSIONS_LIMIT = 4
+NAME_LIMIT = 64  # ggml's own
+# What no model comes near, and what keeps a file that was made to fill memory from doing so: each number of a list,
+# each text and each tensor becomes an object some ten times as large.
+HEADER_LIMIT = 1 << 26  # bytes
+LIST_LIMIT = 1 << 22
+TENSOR_LIMIT = 1 << 16
 
 _UINT32 = struct.Struct("<I")
 _UINT64 = struct.Struct("<Q")
@@ -99,17 +105,21 @@ class _Walk:
         if byte_count > len(self.content) - before:
             self.refuse("the file ends inside its header")
         self.place = before + byte_count
+        if self.place > HEADER_LIMIT:
+            self.refuse(f"the header is longer than {HEADER_LIMIT:,} bytes")
         return before
 
     def number(self, form: struct.Struct) -> Any:
         place = self.step(form.size)
         return form.unpack_from(self.content, place)[0]
 
-    def count(self, shortest: int, what: str) -> int:
+    def count(self, shortest: int, what: str, most: int = LIST_LIMIT) -> int:
         """A count of things of at least ``shortest`` bytes each, which the rest of the file must be able to hold."""
         number = self.number(_UINT64)
         if number * shortest > len(self.content) - self.place:
             self.refuse(f"the header claims {number:,} {what}, more than the file can hold")
+        if number > most:
+            self.refuse(f"the header claims {number:,} {what}; {most:,} are the most")
         return number
 
     def string(self) -> str:
@@ -152,13 +162,13 @@ def _read(content: mmap.mmap, path: Path) -> GgufHeader:
         swapped = int.from_bytes(version.to_bytes(4, "little"), "big") in VERSIONS
         what = "the file is big-endian" if swapped else f"this is GGUF version {version}"
         raise ModelError(f"{what}; versions 2 and 3, little-endian, are read", where=path, remedy="convert it again")
-    tensor_count = walk.count(_SHORTEST_TENSOR, "tensors")
+    tensor_count = walk.count(_SHORTEST_TENSOR, "tensors", TENSOR_LIMIT)
     entry_count = walk.count(_SHORTEST_ENTRY, "metadata entries")
     metadata: dict[str, Any] = {}
     for _ in range(entry_count):
         key = walk.string()
         if key in metadata:
-            walk.refuse(f"the metadata has {key} twice")
+            walk.refuse(f"the metadata has {key[:NAME_LIMIT]} twice")
         metadata[key] = walk.value()
     infos = [_tensor_info(walk) for _ in range(tensor_count)]
     alignment = metadata.get("general.alignment", DEFAULT_ALIGNMENT)
@@ -170,6 +180,8 @@ def _read(content: mmap.mmap, path: Path) -> GgufHeader:
 def _tensor_info(walk: _Walk) -> tuple[str, GgufTensor]:
     """Name and tensor, whose ``begin`` still counts from the start of the data."""
     name = walk.string()
+    if len(name) > NAME_LIMIT:
+        walk.refuse(f"a tensor's name has {len(name):,} characters; {NAME_LIMIT} are the most")
     dimension_count = walk.number(_UINT32)
     if not 1 <= dimension_count <= DIMENSIONS_LIMIT:
         walk.refuse(f"tensor {name} has {dimension_count} dimensions")

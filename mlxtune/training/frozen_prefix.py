@@ -105,7 +105,7 @@ def read_frozen_prefix(
     starts = np.cumsum([0, *(len(row.token_ids) for row in dataset)])
     shape = (int(starts[-1]), one_position.shape[-1])
     plain = np.float32 if one_position.dtype == mx.float32 else np.uint16
-    above = Reader(reader.network, replace(reader.anatomy, backbone=upper), reader.windows[depth:])
+    above = replace(reader, anatomy=replace(reader.anatomy, backbone=upper), windows=reader.windows[depth:])
 
     def read_into(array: np.ndarray) -> States:
         states = States(array, one_position.dtype, tuple(starts.tolist()))

@@ -2,8 +2,8 @@
 
 Memory for activations falls to about one input a block, at the price of a second forward pass of those blocks. What the
 backward pass works out again must be what the forward pass did, so all that has a gradient is an explicit input or
-output of the recomputed function: the trainable factors, and the keys and values of a shared prefix, which otherwise
-get wrong gradients without a word. Dropout draws from its layer's key both times.
+output of the recomputed function: the trainable factors, and the keys and values of a shared prefix or of a row's
+earlier pieces, which otherwise get wrong gradients without a word. Dropout draws from its layer's key both times.
 
 Source: Training Deep Nets with Sublinear Memory Cost, https://arxiv.org/abs/1604.06174
 """
@@ -13,7 +13,7 @@ from typing import Any
 import mlx.core as mx
 from mlx import nn
 
-from mlxtune.inference.shared_prefix import PrefixedCache, RecordingCache
+from mlxtune.inference.shared_prefix import StretchCache
 from mlxtune.training.frozen_prefix import trains
 
 
@@ -47,27 +47,16 @@ def _recomputed(kind: type[nn.Module]) -> type[nn.Module]:
             parameters = self.trainable_parameters()
             if cache is None:
                 return mx.checkpoint(lambda parameters, x: run(parameters, x, None))(parameters, x)
-            if isinstance(cache, RecordingCache):
-                return _recording(run, parameters, x, cache)
-            if isinstance(cache, PrefixedCache):
-                return _prefixed(run, parameters, x, cache)
-            return kind.__call__(self, x, mask, cache, *rest, **options)
+            if not isinstance(cache, StretchCache):
+                return kind.__call__(self, x, mask, cache, *rest, **options)
+
+            def stretch(parameters: dict[str, Any], x: mx.array, *before: mx.array) -> tuple[Any, ...]:
+                inner = StretchCache(cache.window, *before)
+                return run(parameters, x, inner), inner.keys, inner.values
+
+            before = () if cache.keys is None or cache.values is None else (cache.keys, cache.values)
+            result, cache.keys, cache.values = mx.checkpoint(stretch)(parameters, x, *before)
+            return result
 
     Recomputed.__name__ = Recomputed.__qualname__ = kind.__name__
     return Recomputed
-
-
-def _recording(run: Any, parameters: dict[str, Any], x: mx.array, cache: RecordingCache) -> mx.array:
-    def with_keys_and_values(parameters: dict[str, Any], x: mx.array) -> tuple[Any, ...]:
-        inner = RecordingCache(cache.window)
-        return run(parameters, x, inner), inner.keys, inner.values
-
-    result, cache.keys, cache.values = mx.checkpoint(with_keys_and_values)(parameters, x)
-    return result
-
-
-def _prefixed(run: Any, parameters: dict[str, Any], x: mx.array, cache: PrefixedCache) -> mx.array:
-    def after(parameters: dict[str, Any], x: mx.array, keys: mx.array, values: mx.array) -> mx.array:
-        return run(parameters, x, PrefixedCache(keys, values, cache.window))
-
-    return mx.checkpoint(after)(parameters, x, cache.prefix_keys, cache.prefix_values)

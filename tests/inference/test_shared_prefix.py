@@ -7,7 +7,13 @@ from mlx_lm.models import gemma2, llama, qwen3
 from mlx_lm.models.cache import KVCache
 from tiny import tiny_llama
 
-from mlxtune.inference.shared_prefix import can_share_prefix, common_prefix_length, forward_shared, layer_windows
+from mlxtune.inference.shared_prefix import (
+    can_share_prefix,
+    common_prefix_length,
+    forward_both,
+    forward_shared,
+    layer_windows,
+)
 
 SHAPE = {
     "hidden_size": 32,
@@ -74,6 +80,38 @@ def test_gradients_are_those_of_the_whole_rows(network):
     shared = gradient(lambda: mx.sum(mx.square(forward_shared(network, windows, prefix, rows))))
     whole = gradient(lambda: mx.sum(mx.square(network(whole_rows(prefix, rows))[:, 9:])))
     np.testing.assert_allclose(shared, whole, atol=1e-5 * np.abs(whole).max())
+
+
+@pytest.mark.parametrize("prefix", [0, 9])
+@pytest.mark.parametrize("piece", [1, 3, 5, 100])
+def test_long_rows_in_pieces_give_the_logits_of_the_whole_rows(network, prefix, piece):
+    prefix, rows = rows_with_prefix(prefix, 3, 11)
+    pieces = forward_shared(network, layer_windows(network), prefix, rows, piece=piece)
+    whole = network(whole_rows(prefix, rows))[:, prefix.size :]
+    np.testing.assert_allclose(np.array(pieces), np.array(whole), atol=3e-5)
+
+
+def test_a_long_prefix_is_read_in_pieces_too(network):
+    prefix, rows = rows_with_prefix(9, 2, 4)
+    read, _ = forward_both(network, layer_windows(network), prefix, rows, piece=4)
+    assert read is not None
+    np.testing.assert_allclose(np.array(read), np.array(network(prefix[None])), atol=3e-5)
+
+
+def test_gradients_flow_through_all_pieces(network):
+    from mlx import nn
+
+    prefix, rows = rows_with_prefix(9, 3, 11)
+    network.freeze()
+    layer = network.model.layers[0].self_attn.k_proj
+    layer.unfreeze()
+
+    def gradient(piece):
+        forward = lambda: forward_shared(network, layer_windows(network), prefix, rows, piece=piece)  # noqa: E731
+        return np.array(nn.value_and_grad(layer, lambda: mx.sum(mx.square(forward())))()[1]["weight"])
+
+    whole = gradient(100)
+    np.testing.assert_allclose(gradient(4), whole, atol=1e-5 * np.abs(whole).max())
 
 
 def test_a_network_that_shares_is_told_from_one_that_reads_its_caches_inside(network):

@@ -44,6 +44,28 @@ def test_the_pre_tokenizer_decides_whether_digits_stand_alone(tmp_path, write_gg
     assert tokenizer.convert_ids_to_tokens(tokenizer.encode("the12")) == ["the", *digits]
 
 
+def test_bos_stands_before_every_text_where_the_family_has_it_so_and_the_file_does_not_say(tmp_path, write_gguf):
+    """llama.cpp: add_bos is true for llama-bpe and tekken unless the file says otherwise."""
+    settings = {"tokenizer__ggml__pre": "llama-bpe", "tokenizer__ggml__add_bos_token": None}
+    write_gguf(tmp_path / "x.gguf", **settings)
+    write_gguf(tmp_path / "y.gguf", **settings | {"tokenizer__ggml__add_bos_token": False})
+    write_gguf(tmp_path / "z.gguf", **settings | {"tokenizer__ggml__bos_token_id": None})
+
+    the = opened(tmp_path / "x.gguf", tmp_path / "x").get_vocab()["the"]
+
+    assert opened(tmp_path / "x.gguf", tmp_path / "x2").encode("the") == [1, the]
+    assert opened(tmp_path / "y.gguf", tmp_path / "y").encode("the") == [the]
+    assert opened(tmp_path / "z.gguf", tmp_path / "z").encode("the") == [the]
+
+
+def test_a_qwen2_model_cut_otherwise_than_qwen2_is_refused(tmp_path, tiny_gguf):
+    """transformers builds the tokenizer of every qwen2 model with that family's pattern, whatever its file says."""
+    metadata = read_header(tiny_gguf).metadata | {"general.architecture": "qwen2"}
+
+    with pytest.raises(ModelError, match="qwen2 model with the pre-tokenizer 'smollm'"):
+        write_gguf_tokenizer(metadata, tmp_path, where=tiny_gguf, rows=264)
+
+
 @pytest.mark.parametrize("text", ["hello the 2024", "ünï 日本 🙂\n\ttabs", " leading and trailing ", "<|im_start|>"])
 def test_text_survives_the_way_there_and_back(tmp_path, tiny_gguf, text):
     tokenizer = opened(tiny_gguf, tmp_path / "out")
@@ -74,8 +96,11 @@ def test_a_user_defined_token_is_whole_but_stays_in_the_text(tmp_path, write_ggu
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        ({"model": "llama"}, "of the kind llama with the pre-tokenizer smollm"),
-        ({"pre": "llama-bpe"}, "pre-tokenizer llama-bpe; gpt2 with smollm or gpt-2 is supported"),
+        ({"model": "bert"}, "of the kind 'bert' with the pre-tokenizer 'smollm'"),
+        ({"model": None}, "of the kind None"),
+        ({"model": "llama"}, "list of scores does not go with the list of tokens"),
+        ({"pre": "falcon"}, "pre-tokenizer 'falcon'; gpt2 with smollm, gpt-2, .* and llama, are supported"),
+        ({"pre": "default"}, "pre-tokenizer 'default'"),
         ({"pre": None}, "pre-tokenizer None"),
         ({"tokens": None}, "list of tokens is empty"),
         ({"tokens": ["a", "a"], "token_type": [1, 1]}, "has one twice"),

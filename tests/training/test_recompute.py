@@ -1,6 +1,7 @@
 """Recomputed blocks: the same loss and gradients to the last bit or nearly, for less memory."""
 
 import shutil
+from dataclasses import replace
 
 import mlx.core as mx
 import numpy as np
@@ -17,8 +18,9 @@ from mlxtune.training.step import make_step
 KEY = mx.random.key(3)
 
 
-def gradient_of(state, batch, *, compiled=False):
+def gradient_of(state, batch, *, compiled=False, piece=None):
     reader = make_reader(state.network)
+    reader = reader if piece is None else replace(reader, piece=piece)
     step = make_step(
         state.network, state.optimizer, lambda batch: sft_loss_sum(reader, batch), max_grad_norm=None, compiled=compiled
     )
@@ -48,6 +50,19 @@ def test_gradients_are_those_of_a_run_that_keeps_everything(tiny_training, prefi
     assert recompute_blocks(state.network, every) == 4 // every
     assert [name for name, _ in tree_flatten(state.network.parameters())] == names
     assert_same(gradient_of(state, batch), expected)
+
+
+@pytest.mark.parametrize("prefix", [0, 12])
+def test_rows_in_pieces_have_the_gradients_of_whole_rows_recomputed_or_not(tiny_training, prefix):
+    batch = make_batch(tiny_training.rows([25, 19, 30], prefix=prefix), range(3), share_prefix=True)
+    expected = gradient_of(tiny_training.state(layers=4), batch)
+    pieces = gradient_of(tiny_training.state(layers=4), batch, piece=8)
+    state = tiny_training.state(layers=4)
+    recompute_blocks(state.network, 2)
+    assert_same(gradient_of(state, batch, piece=8), pieces)
+    assert pieces[0] == pytest.approx(expected[0], rel=1e-5)
+    for name, array in expected[1].items():
+        np.testing.assert_allclose(pieces[1][name], array, rtol=0, atol=1e-5 * float(mx.abs(array).max()), err_msg=name)
 
 
 def test_whole_runs_agree(tiny_training):
