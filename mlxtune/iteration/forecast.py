@@ -8,7 +8,7 @@ is some steps' time. What the scoring at the end takes is left out.
 import itertools
 import math
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
@@ -19,7 +19,7 @@ from mlxtune.device.memory import MemoryLimit, memory_limit, readable_bytes
 from mlxtune.errors import DeviceError, TrainingError
 from mlxtune.iteration.ready import Ready
 from mlxtune.iteration.steps import make_training, training_shape
-from mlxtune.iteration.trial import ENOUGH, Measured, Read, Trial, try_reading
+from mlxtune.iteration.trial import ENOUGH, Measured, Read, Trial, try_freezing, try_validation
 from mlxtune.progress import Progress, silent
 from mlxtune.recipe.schema import EveryBlock
 from mlxtune.training.estimate import Costs, fit_costs, highest_cost
@@ -134,15 +134,16 @@ def forecast(ready: Ready, limit: MemoryLimit, *, auto: bool = False, progress: 
         chosen, _ = choose_recomputation(ready, limit, work)
     recompute_blocks(ready.state.network, every_of(chosen))
     samples = work.samples()
-    trial = Trial(ready, [row for part in samples for row in part], adds_up=work.adds_up)
+    trial = Trial(ready, adds_up=work.adds_up)
     trial.measure(min(samples, key=lambda part: training_shape(ready, part).size))  # the first takes longer
     measured: list[Measured] = []
     for done in trial.ascending(samples, limit_bytes=limit.bytes):
         measured.append(done)
         progress("try batches", len(measured), len(samples))
     left, training_bytes = limit.bytes - trial.base_bytes, _peak_bytes(work, measured)
-    validation = _try_validation(ready, training_bytes, left)
-    reads = [read.peak_bytes for read in (trial.prepared, validation) if read is not None]
+    frozen = _foretell_reading(ready, "train", try_freezing, training_bytes, left)
+    validation = _foretell_reading(ready, "valid", try_validation, training_bytes, left)
+    reads = [read.peak_bytes for read in (frozen, validation) if read is not None]
     an_update = _seconds_an_update(work, measured)
     steps, report = _steps(ready, an_update), ready.opened.datasets["train"].report
     validations = math.ceil(steps / ready.plan.validate_every) if ready.plan.validate_every else 0
@@ -159,7 +160,7 @@ def forecast(ready: Ready, limit: MemoryLimit, *, auto: bool = False, progress: 
         prefix_saved_share=reading.prefix_saved_share,
         peak_memory_bytes=trial.base_bytes + max(training_bytes, *reads, 0),
         seconds=steps * an_update,
-        preparation_seconds=_preparation_seconds(ready, trial.prepared),
+        preparation_seconds=_preparation_seconds(ready, frozen),
         validation_seconds=validations * validation.seconds if validation else 0.0,
         grad_checkpoint=chosen,
         memory_limit_bytes=limit.bytes,
@@ -228,7 +229,7 @@ def choose_recomputation(ready: Ready, limit: MemoryLimit, work: Work | None = N
 
     def peak(every: int | None) -> int:
         recompute_blocks(network, every)
-        trial = Trial(ready, [row for part in ladder for row in part], adds_up=work.adds_up)
+        trial = Trial(ready, adds_up=work.adds_up)
         measured: list[Measured] = []
         for known in trial.ascending(ladder, limit_bytes=limit.bytes):
             measured.append(known)
@@ -305,32 +306,40 @@ def _steps(ready: Ready, seconds_an_update: float) -> int:
     return min(limits)
 
 
-def _preparation_seconds(ready: Ready, prepared: Read | None) -> float:
-    """The seconds of reading every row through the frozen blocks, once."""
+def _preparation_seconds(ready: Ready, frozen: Read | None) -> float:
+    """Of reading every row through the frozen blocks, once."""
     datasets = ready.opened.datasets
     tokens = sum(datasets[split].report.tokens for split in ("train", "valid") if split in datasets)
-    return 0.0 if prepared is None else prepared.seconds * tokens / prepared.tokens
+    return 0.0 if frozen is None else frozen.seconds * tokens / frozen.tokens
 
 
-def _try_validation(ready: Ready, known_bytes: int, left_bytes: int) -> Read | None:
-    """A reading of all validation rows, foretold from a few of the longest.
+def _foretell_reading(
+    ready: Ready,
+    split: str,
+    reads: Callable[[Ready, Sequence[Rendered]], Read | None],
+    known_bytes: int,
+    left_bytes: int,
+) -> Read | None:
+    """What it takes to read all rows of a split without gradients, foretold from a few of the longest.
 
     Args:
+        reads: tries it with some rows; None if a run does not do it.
         known_bytes: what a run takes anyway; a reading that takes less need not be known exactly.
         left_bytes: the most that may be taken.
     """
-    valid = ready.opened.datasets.get("valid")
-    if valid is None:
+    if split not in ready.opened.datasets:
         return None
-    rows = sorted(valid.rows, key=lambda row: -len(row.token_ids))
-    few = _as_many(rows, TRIED_TOKENS)
-    try_reading(ready, few[:1])  # the first takes longer
-    read = try_reading(ready, few)
-    peak, at_once = read.peak_bytes, _as_many(rows, READING_TOKENS)
-    bound = peak * len(at_once) // len(few)
-    if bound > known_bytes:
-        peak = try_reading(ready, at_once).peak_bytes if bound <= left_bytes else bound
-    return Read(valid.report.tokens, read.seconds * valid.report.tokens / read.tokens, peak)
+    dataset = ready.opened.datasets[split]
+    rows = sorted(dataset.rows, key=lambda row: -len(row.token_ids))
+    few, at_once = _as_many(rows, TRIED_TOKENS), _as_many(rows, READING_TOKENS)
+    reads(ready, few[:1])  # the first takes longer
+    read = reads(ready, few)
+    if read is None:
+        return None
+    peak = read.peak_bytes * len(at_once) // len(few)
+    if known_bytes < peak <= left_bytes and (whole := reads(ready, at_once)) is not None:
+        read, peak = whole, whole.peak_bytes
+    return Read(dataset.report.tokens, read.seconds * dataset.report.tokens / read.tokens, peak)
 
 
 def _as_many(rows: Sequence[Rendered], tokens: int) -> Sequence[Rendered]:

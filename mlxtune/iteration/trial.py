@@ -5,7 +5,7 @@ long as the steps it makes, and that on a busy machine its seconds are those of 
 """
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import mlx.core as mx
@@ -58,49 +58,39 @@ class Trial:
 
     Attributes:
         base_bytes: what is always in MLX's arrays: weights, adapter, optimizer.
-        prepared: what reading the rows through the frozen blocks took; None where that is not done.
     """
 
-    def __init__(self, ready: Ready, rows: Iterable[int], *, adds_up: bool) -> None:
+    def __init__(self, ready: Ready, *, adds_up: bool) -> None:
         """
         Args:
-            rows: numbers of all rows that will be measured.
             adds_up: whether a window's gradient is a sum over several parts, which has to be kept meanwhile.
         """
         self.ready, self.adds_up = ready, adds_up
-        self.numbers = {row: number for number, row in enumerate(dict.fromkeys(rows))}
-        whole = ready.opened.datasets["train"].rows
-        own = [whole[row] for row in self.numbers]
         mx.eval(ready.state.network.parameters(), ready.state.optimizer.state)
         self.base_bytes = mx.get_active_memory()
-        mx.reset_peak_memory()
-        started = time.perf_counter()
-        frozen = frozen_prefix(ready, "train", rows=own)
-        self.prepared = None
-        if frozen.states is not None:
-            tokens, seconds = sum(len(row.token_ids) for row in own), time.perf_counter() - started
-            self.prepared = Read(tokens, seconds, self._peak_bytes())
-        self.training = make_training(ready, own, frozen)
 
     def measure(self, rows: Rows) -> Measured:
         """Make one update of rows that are read together, and take it back."""
-        numbers = tuple(self.numbers[row] for row in rows)
+        dataset = self.ready.opened.datasets["train"].rows
+        own, numbers = [dataset[row] for row in rows], tuple(range(len(rows)))
+        training = make_training(self.ready, own, frozen_prefix(self.ready, "train", rows=own))
         state = TrainingState(self.ready.state.network, self.ready.state.optimizer, part_positions=ALL_POSITIONS)
         before = state.parameters()
-        mx.eval(self.training.make_batch(numbers).arrays())  # ahead of time, as in a run
+        mx.eval(training.make_batch(numbers).arrays())  # ahead of time, as in a run
         mx.reset_peak_memory()
         if self.adds_up:
             state.window_sum = WindowSum(gradients=tree_map(mx.zeros_like, before[0]))
             mx.eval(state.window_sum.gradients)
         try:
-            found = read_window(state, self.training, [numbers])
+            found = read_window(state, training, [numbers])
             assert found is not None
             gradient_seconds = found.seconds
-            finish(state, self.training, found, [numbers], None, last_of_epoch=False)
+            finish(state, training, found, [numbers], None, last_of_epoch=False)
         finally:
             state.set_parameters(*before)
-        seconds = found.seconds - gradient_seconds
-        return Measured(training_shape(self.ready, rows), gradient_seconds, seconds, self._peak_bytes())
+        peak_bytes = max(0, mx.get_peak_memory() - self.base_bytes)
+        shape, seconds = training_shape(self.ready, rows), found.seconds - gradient_seconds
+        return Measured(shape, gradient_seconds, seconds, peak_bytes)
 
     def ascending(self, parts: Iterable[Rows], *, limit_bytes: int) -> Iterator[Measured]:
         """The parts from the smallest on, as long as the next is sure to stay below a limit; the first always is tried.
@@ -128,16 +118,26 @@ class Trial:
             bound = min(bound, MARGIN * costs.of(shape))
         return bound
 
-    def _peak_bytes(self) -> int:
-        return max(0, mx.get_peak_memory() - self.base_bytes)
+
+def try_freezing(ready: Ready, rows: Sequence[Rendered]) -> Read | None:
+    """Read some of the training rows through the frozen blocks, as a run does before its steps; None if it does not."""
+    return _read(rows, lambda: frozen_prefix(ready, "train", rows=rows).states)
 
 
-def try_reading(ready: Ready, rows: Sequence[Rendered]) -> Read:
+def try_validation(ready: Ready, rows: Sequence[Rendered]) -> Read:
     """Read some of the validation rows, as a run does between its steps."""
     frozen = frozen_prefix(ready, "valid", rows=rows)
+    tokenizer = ready.opened.model.tokenizer
+    read = _read(rows, lambda: read_heldout(frozen.reader, tokenizer, rows, lift=frozen.lift))
+    assert read is not None
+    return read
+
+
+def _read(rows: Sequence[Rendered], work: Callable[[], object | None]) -> Read | None:
+    """What some work on rows takes; None if it makes nothing."""
     before = mx.get_active_memory()
     mx.reset_peak_memory()
     started = time.perf_counter()
-    read_heldout(frozen.reader, ready.opened.model.tokenizer, rows, lift=frozen.lift)
+    made = work()
     tokens, seconds = sum(len(row.token_ids) for row in rows), time.perf_counter() - started
-    return Read(tokens, seconds, max(0, mx.get_peak_memory() - before))
+    return None if made is None else Read(tokens, seconds, max(0, mx.get_peak_memory() - before))
