@@ -23,13 +23,13 @@ SETTINGS: dict[str, tuple[str, Sequence[str]]] = {
     "chat, top half": ("a", ("method.layers={top: 15}",)),
     "chat, all recomputed": ("a", ("training.grad_checkpoint={every: 1}",)),
     "chat, a third recomputed": ("a", ("training.grad_checkpoint={every: 3}",)),
-    "chat, token budget": ("a", ("training.batch_tokens=4096", "training.batch_size=null")),
+    "chat, token budget": ("a", ("training.batch_tokens=2048", "training.batch_size=null")),
     "chat, one row, accumulated": ("a", ("training.batch_size=1", "training.gradient_accumulation_steps=4")),
     "chat, rank 64, adafactor": ("a", ("method.rank=64", "training.optimizer=adafactor")),
     "text, everything": ("c", ()),
-    "text, top 5, 32 rows": ("c", ("method.layers={top: 5}", "training.batch_size=32")),
+    "text, top 5, 16 rows": ("c", ("method.layers={top: 5}", "training.batch_size=16")),
     "instruction": ("d", ()),
-    "instruction, top 10": ("d", ("method.layers={top: 10}", "training.batch_size=4")),
+    "instruction, top 10": ("d", ("method.layers={top: 10}",)),
 }
 """By name: the case that the rows are from, and what is changed of the recipe."""
 
@@ -82,10 +82,10 @@ def write_recipe(folder: Path, key: str, rows: Path, model: str, steps: int) -> 
         "data": {
             "train": "train.jsonl",
             "train_on": case.train_on,
-            "max_seq_length": 1024,
+            "max_seq_length": 512,
             "overflow": "truncate_right",
         },
-        "training": {"max_steps": steps, "batch_size": 8},
+        "training": {"max_steps": steps, "batch_size": 4},
     }
     path = folder / "recipe.yaml"  # JSON is YAML too
     path.write_text(json.dumps(recipe, indent=1), encoding="utf-8")
