@@ -98,7 +98,8 @@ def measure_rank(
     model: str, rank: int, device: str, folder: Path, *, saves: int, rows: int, length: int
 ) -> dict[str, Any]:
     """Train, stop, resume; what the checkpoints took."""
-    from mlxtune.iteration.run import Watch, resume_run, run_recipe
+    from mlxtune.iteration.run import resume_run, run_recipe
+    from mlxtune.iteration.watch import Watch
     from mlxtune.recipe.schema import CheckpointSettings
 
     folder.mkdir()

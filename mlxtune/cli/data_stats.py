@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from mlxtune.data.stats import Bin, Reading, Repeat, SplitStats
+    from mlxtune.device.choose import Device
     from mlxtune.recipe.schema import Recipe
 
 SHOWN = 5
@@ -65,30 +66,26 @@ def command(recipe_or_file: str, overrides: tuple[str, ...], output: Output) -> 
         for earlier in list(paths)[:number]
         if (found := find_repeats(examples[split], examples[earlier]))
     }
-    epoch = read_first_epoch(recipe, folder, splits["train"], compiles=chosen.compiles)
+    epoch = read_first_epoch(recipe, folder, splits["train"], chosen)
     told = {"recipe_or_file": recipe_or_file, **document(recipe, splits, overlaps, epoch)}
     output.show(told, draw(recipe_or_file, recipe, splits, overlaps, epoch))
 
 
-def read_first_epoch(recipe: "Recipe", folder: Path, train: "SplitStats", *, compiles: bool) -> "Reading":
-    """What the first epoch takes, in the batches that training would make.
+def read_first_epoch(recipe: "Recipe", folder: Path, train: "SplitStats", device: "Device") -> "Reading":
+    """What the first epoch takes, in the batches that training would make on this device.
 
     Whether the network shares prefixes is told by its caches alone: its weights are not read, and nothing is tried.
-
-    Args:
-        compiles: whether the device compiles steps, so that batches come in few shapes.
     """
     from mlxtune.data.stats import read_epoch
     from mlxtune.inference.shared_prefix import layer_windows
     from mlxtune.iteration.opening import make_order
-    from mlxtune.iteration.steps import SHAPE_MULTIPLE
+    from mlxtune.iteration.steps import shape_multiple
     from mlxtune.models.load import load_network
 
     share_prefix = layer_windows(load_network(folder)[0]) is not None
     rows = train.dataset.rows
     order = make_order(recipe, rows, share_prefix=share_prefix)
-    multiple = SHAPE_MULTIPLE if compiles else 1
-    return read_epoch(rows, order, share_prefix=share_prefix, multiple=multiple)
+    return read_epoch(rows, order, share_prefix=share_prefix, multiple=shape_multiple(device))
 
 
 def document(

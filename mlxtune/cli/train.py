@@ -16,7 +16,8 @@ from mlxtune.cli.plan import in_short
 from mlxtune.cli.progress import ProgressView
 
 if TYPE_CHECKING:
-    from mlxtune.iteration.run import Ready, RunResult
+    from mlxtune.iteration.ready import Ready
+    from mlxtune.iteration.watch import RunResult
     from mlxtune.runs.folder import RunFolder
     from mlxtune.training.plan import Plan
 
@@ -45,7 +46,8 @@ def command(
     Ctrl-C finishes the step, saves and leaves; --resume RUN goes on from there.
     """
     from mlxtune.device.distributed import rank_of
-    from mlxtune.iteration.run import Watch, resume_run, run_recipe
+    from mlxtune.iteration.run import resume_run, run_recipe
+    from mlxtune.iteration.watch import Watch
     from mlxtune.recipe.load import load_recipe
 
     if recipe is None and resume is None:

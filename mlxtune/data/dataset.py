@@ -116,13 +116,26 @@ def render_examples(
     """
     renderer = Renderer(tokenizer)
     rendered = _render_all(examples, renderer, train_on, path, tokenizer_folder, progress)
+    return _fit_all(examples, rendered, max_seq_length, overflow, before=renderer.before, path=path)
+
+
+def _fit_all(
+    examples: Sequence[Example],
+    rendered: Sequence[Rendered],
+    max_seq_length: int,
+    overflow: Overflow,
+    *,
+    before: Sequence[int],
+    path: Path,
+) -> Dataset:
+    """The rows that fit, or what is left of them, and what became of the others."""
     rows: list[Rendered] = []
     kept: list[Example] = []
     faults: list[Fault] = []
     dropped: list[Dropped] = []
     truncated: list[str] = []
     for example, whole in zip(examples, rendered, strict=True):
-        parts = fit(whole, max_seq_length, overflow, before=renderer.before)
+        parts = fit(whole, max_seq_length, overflow, before=before)
         useful = [part for part in parts if part.is_target.any()]
         length = len(whole.token_ids)
         if useful:

@@ -81,11 +81,20 @@ def generate(
         caches=None if prefix_cache is None else [prefix_cache] * len(prompts),  # merging into a batch copies
         samplers=None if temperature == 0 else [_sampler(temperature, seed, i) for i in order],
     )
-    number = dict(zip(uids, order, strict=True))
-    tokens: list[list[int]] = [[] for _ in prompts]
-    reasons = [""] * len(prompts)
+    tokens, reasons = _run(generator, dict(zip(uids, order, strict=True)), progress)
+    return [
+        # Some tokenizers' own clean-up takes the space out of " .", which no answer that is scored can spare.
+        Generation(tokenizer.decode(ids, clean_up_tokenization_spaces=False), tuple(ids), reason, len(prompt))
+        for prompt, ids, reason in zip(prompts, tokens, reasons, strict=True)
+    ]
+
+
+def _run(generator: BatchGenerator, number: dict[int, int], progress: Progress) -> tuple[list[list[int]], list[str]]:
+    """Every prompt's tokens and why they end, in the order of the prompts; ``number`` is each one's by uid."""
+    tokens: list[list[int]] = [[] for _ in number]
+    reasons = [""] * len(number)
     done = 0
-    progress("generate: prompts", done, len(prompts))
+    progress("generate: prompts", done, len(number))
     try:
         while responses := generator.next_generated():
             for response in responses:
@@ -95,14 +104,10 @@ def generate(
                 if response.finish_reason is not None:
                     reasons[i] = response.finish_reason
                     done += 1
-                    progress("generate: prompts", done, len(prompts))
+                    progress("generate: prompts", done, len(number))
     finally:
         generator.close()
-    return [
-        # Some tokenizers' own clean-up takes the space out of " .", which no answer that is scored can spare.
-        Generation(tokenizer.decode(ids, clean_up_tokenization_spaces=False), tuple(ids), reason, len(prompt))
-        for prompt, ids, reason in zip(prompts, tokens, reasons, strict=True)
-    ]
+    return tokens, reasons
 
 
 def _shared_length(network: nn.Module, prompts: Sequence[Sequence[int]]) -> int:

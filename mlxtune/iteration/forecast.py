@@ -19,10 +19,10 @@ from mlxtune.device.memory import MemoryLimit, memory_limit, readable_bytes
 from mlxtune.errors import DeviceError, TrainingError
 from mlxtune.iteration.ready import Ready
 from mlxtune.iteration.steps import make_training, training_shape
-from mlxtune.iteration.trial import ENOUGH, Measured, Read, Trial, try_freezing, try_validation
+from mlxtune.iteration.trial import Measured, Read, Trial, foretold_bytes, try_freezing, try_validation
 from mlxtune.progress import Progress, silent
 from mlxtune.recipe.schema import EveryBlock
-from mlxtune.training.estimate import Costs, fit_costs, highest_cost
+from mlxtune.training.estimate import fit_costs, highest_cost
 from mlxtune.training.frozen_prefix import FrozenPrefix, trains
 from mlxtune.training.loop import Rows, epoch_windows
 from mlxtune.training.recompute import recompute_blocks
@@ -280,16 +280,7 @@ def _peak_bytes(work: Work, measured: Sequence[Measured]) -> int:
     known = {done.shape: done.peak_bytes for done in measured}
     largest = max(done.shape.size for done in measured)
     beyond = [shape for shape in set(work.shapes) if shape not in known and shape.size > largest]
-    if len(measured) >= ENOUGH:
-        costs = _bytes(measured)
-        foretold = [int(costs.of(shape)) for shape in beyond]
-    else:
-        foretold = [int(min(highest_cost(shape, done.shape, done.peak_bytes) for done in measured)) for shape in beyond]
-    return max([*known.values(), *foretold])
-
-
-def _bytes(measured: Sequence[Measured]) -> Costs:
-    return fit_costs([done.shape for done in measured], [max(1, done.peak_bytes) for done in measured])
+    return max([*known.values(), *(int(foretold_bytes(shape, measured)) for shape in beyond)])
 
 
 def _seconds_an_update(work: Work, measured: Sequence[Measured]) -> float:
@@ -349,12 +340,11 @@ def _as_many(rows: Sequence[Rendered], tokens: int) -> Sequence[Rendered]:
 
 def _longest_row(ready: Ready, measured: Sequence[Measured], left_bytes: int) -> int:
     """Tokens of the longest row that fits into so many bytes, with as many targets as the rows have on average."""
-    costs = _bytes(measured)
     report = ready.opened.datasets["train"].report
     share = report.target_tokens / report.tokens
     least, beyond = 0, 1 + LONGER * max(done.shape.prefix + done.shape.length for done in measured)
     while beyond - least > 1:
         middle = (least + beyond) // 2
         row = Shape(prefix=0, rows=1, length=middle, targets=math.ceil(share * middle))
-        least, beyond = (middle, beyond) if costs.of(row) <= left_bytes else (least, middle)
+        least, beyond = (middle, beyond) if foretold_bytes(row, measured) <= left_bytes else (least, middle)
     return least

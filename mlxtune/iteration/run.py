@@ -6,8 +6,8 @@ made, so that a mistake leaves nothing behind. Where several ranks train togethe
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +20,13 @@ from mlxtune.errors import AdapterError, ModelError, RunError, UsageError
 from mlxtune.evaluation.heldout import read_heldout
 from mlxtune.files import new_folder, sha256_of, write_text
 from mlxtune.iteration.card import write_card
-from mlxtune.iteration.forecast import Forecast, settle_memory
+from mlxtune.iteration.forecast import settle_memory
 from mlxtune.iteration.opening import chat_template_hash, lora_shape, open_recipe
 from mlxtune.iteration.ready import Ready, frozen_prefix, make_ready
 from mlxtune.iteration.score import score_run
 from mlxtune.iteration.steps import make_training
+from mlxtune.iteration.watch import NOBODY, RunResult, Watch
 from mlxtune.models.safetensors import validate_safetensors
-from mlxtune.progress import Progress, silent
 from mlxtune.recipe.load import LoadedRecipe, load_recipe
 from mlxtune.recipe.schema import Recipe
 from mlxtune.runs.folder import RunFolder, create_run, lock, open_run, refuse_taken
@@ -51,46 +51,6 @@ METRICS_BYTES = "metrics_bytes"
 """In a checkpoint: how long metrics.jsonl was."""
 
 
-@dataclass(frozen=True)
-class Watch:
-    """Who looks on while a run works: functions that are called, and one that is asked whether to stop."""
-
-    progress: Progress = silent
-    foretold: Callable[[Forecast], None] = lambda _found: None
-    """Told what a run will take, where that was asked for."""
-    started: Callable[[RunFolder, Ready], None] = lambda *_: None
-    """Called when the first step is next."""
-    warned: Callable[[str], None] = lambda _line: None
-    """Told what a user should know though the run goes on."""
-    measured: Callable[[dict[str, Any]], None] = lambda _line: None
-    """Given each line of metrics.jsonl."""
-    trained: Callable[[], None] = lambda: None
-    """Called when the last step is over; what is left may be stopped anywhere and done again."""
-    should_stop: Callable[[], bool] = lambda: False
-    """Asked before each step, and before the scoring; a run so stopped is saved and can be resumed."""
-
-
-@dataclass(frozen=True)
-class RunResult:
-    """How a run ended. ``scores`` is None where there was nothing to score on, or it was not asked for."""
-
-    run_dir: Path
-    ended_by: EndedBy
-    steps: int
-    train_loss: float | None
-    """Of the last step."""
-    valid_loss: float | None
-    """The best."""
-    seconds: float
-    tokens: int
-    target_tokens: int
-    peak_memory_bytes: int
-    trainable_parameters: int
-    scores: dict[str, Any] | None = None
-    interrupted: bool = False
-    """Whether something is left to do for `resume_run`, because the run was asked to stop."""
-
-
 def run_recipe(
     recipe: LoadedRecipe | str | Path,
     overrides: Sequence[str] = (),
@@ -99,7 +59,7 @@ def run_recipe(
     run_dir: str | Path | None = None,
     score: bool = True,
     auto: bool = False,
-    watch: Watch = Watch(),
+    watch: Watch = NOBODY,
 ) -> RunResult:
     """Train as a recipe says, in a new run folder, and score base and tuned model on its test split.
 
@@ -155,7 +115,7 @@ def resume_run(
     *,
     device: str = "auto",
     score: bool = True,
-    watch: Watch = Watch(),
+    watch: Watch = NOBODY,
 ) -> RunResult:
     """Go on with a run from its newest checkpoint, or from step 0 if it was killed before the first.
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from mlxtune.data.batch import Batch, Shape, count_positions, make_batch, shape_of
 from mlxtune.data.render import Rendered
+from mlxtune.device.choose import Device
 from mlxtune.device.distributed import ALONE, Ranks
 from mlxtune.iteration.ready import Ready
 from mlxtune.training.frozen_prefix import FrozenPrefix
@@ -35,7 +36,7 @@ def make_training(
         frozen: from the same rows.
     """
     above, lift = frozen.reader, frozen.lift
-    share_prefix, multiple = above.shares_prefixes, shape_multiple(ready)
+    share_prefix, multiple = above.shares_prefixes, shape_multiple(ready.opened.device)
 
     @functools.lru_cache(maxsize=2)  # a batch is made ahead of time, and taken when it is next
     def batch_of(numbers: Rows) -> Batch:
@@ -66,9 +67,11 @@ def make_training(
 def training_shape(ready: Ready, rows: Rows) -> Shape:
     """The shape that training rows have when they go through the network together."""
     dataset = ready.opened.datasets["train"].rows
-    return shape_of(dataset, rows, share_prefix=ready.reader.shares_prefixes, multiple=shape_multiple(ready))
+    return shape_of(
+        dataset, rows, share_prefix=ready.reader.shares_prefixes, multiple=shape_multiple(ready.opened.device)
+    )
 
 
-def shape_multiple(ready: Ready) -> int:
+def shape_multiple(device: Device) -> int:
     """What the dimensions of a run's batches are multiples of: more than 1 where each shape is compiled."""
-    return SHAPE_MULTIPLE if ready.opened.device.compiles else 1
+    return SHAPE_MULTIPLE if device.compiles else 1

@@ -18,7 +18,7 @@ from mlxtune.evaluation.heldout import read_heldout
 from mlxtune.iteration.ready import Ready, frozen_prefix
 from mlxtune.iteration.steps import make_training, training_shape
 from mlxtune.training.estimate import fit_costs, highest_cost
-from mlxtune.training.loop import Rows, finish, read_window
+from mlxtune.training.loop import Rows, Training, finish, read_window
 from mlxtune.training.state import TrainingState, WindowSum
 
 ALL_POSITIONS = 1 << 40
@@ -70,10 +70,21 @@ class Trial:
         self.base_bytes = mx.get_active_memory()
 
     def measure(self, rows: Rows) -> Measured:
-        """Make one update of rows that are read together, and take it back."""
+        """Make one update of rows that are read together, and take it back.
+
+        Where steps are compiled it is made twice: a run compiles each shape once, and has many steps of it.
+        """
         dataset = self.ready.opened.datasets["train"].rows
-        own, numbers = [dataset[row] for row in rows], tuple(range(len(rows)))
+        own = [dataset[row] for row in rows]
         training = make_training(self.ready, own, frozen_prefix(self.ready, "train", rows=own))
+        if self.ready.opened.device.compiles:
+            self._update(training, len(rows))
+        gradient_seconds, update_seconds, peak_bytes = self._update(training, len(rows))
+        return Measured(training_shape(self.ready, rows), gradient_seconds, update_seconds, peak_bytes)
+
+    def _update(self, training: Training, rows: int) -> tuple[float, float, int]:
+        """An update of all ``rows`` of ``training``, taken back; its two times, and its memory beside the base."""
+        numbers = tuple(range(rows))
         state = TrainingState(self.ready.state.network, self.ready.state.optimizer, part_positions=ALL_POSITIONS)
         before = state.parameters()
         mx.eval(training.make_batch(numbers).arrays())  # ahead of time, as in a run
@@ -88,9 +99,7 @@ class Trial:
             finish(state, training, found, [numbers], None, last_of_epoch=False)
         finally:
             state.set_parameters(*before)
-        peak_bytes = max(0, mx.get_peak_memory() - self.base_bytes)
-        shape, seconds = training_shape(self.ready, rows), found.seconds - gradient_seconds
-        return Measured(shape, gradient_seconds, seconds, peak_bytes)
+        return gradient_seconds, found.seconds - gradient_seconds, max(0, mx.get_peak_memory() - self.base_bytes)
 
     def ascending(self, parts: Iterable[Rows], *, limit_bytes: int) -> Iterator[Measured]:
         """The parts from the smallest on, as long as the next is sure to stay below a limit; the first always is tried.
@@ -100,7 +109,7 @@ class Trial:
         shapes = {part: training_shape(self.ready, part) for part in parts}
         found: list[Measured] = []
         for part in sorted(shapes, key=lambda part: shapes[part].size):
-            if found and self.base_bytes + self._at_most(shapes[part], found) > limit_bytes:
+            if found and self.base_bytes + most_bytes(shapes[part], found) > limit_bytes:
                 return
             try:
                 found.append(self.measure(part))
@@ -110,13 +119,25 @@ class Trial:
                 return
             yield found[-1]
 
-    def _at_most(self, shape: Shape, found: Sequence[Measured]) -> float:
-        """The bytes that a part of this shape may take."""
-        bound = min(highest_cost(shape, known.shape, known.peak_bytes) for known in found)
-        if len(found) >= ENOUGH:
-            costs = fit_costs([known.shape for known in found], [max(1, known.peak_bytes) for known in found])
-            bound = min(bound, MARGIN * costs.of(shape))
-        return bound
+
+def foretold_bytes(shape: Shape, known: Sequence[Measured]) -> float:
+    """What a part of this shape takes, by those measured: by their fit, or, of a few, by the highest cost."""
+    return _fitted_bytes(shape, known) if len(known) >= ENOUGH else _highest_bytes(shape, known)
+
+
+def most_bytes(shape: Shape, known: Sequence[Measured]) -> float:
+    """What a part of this shape surely takes no more than."""
+    if len(known) < ENOUGH:
+        return _highest_bytes(shape, known)
+    return min(_highest_bytes(shape, known), MARGIN * _fitted_bytes(shape, known))
+
+
+def _highest_bytes(shape: Shape, known: Sequence[Measured]) -> float:
+    return min(highest_cost(shape, done.shape, done.peak_bytes) for done in known)
+
+
+def _fitted_bytes(shape: Shape, known: Sequence[Measured]) -> float:
+    return fit_costs([done.shape for done in known], [max(1, done.peak_bytes) for done in known]).of(shape)
 
 
 def try_freezing(ready: Ready, rows: Sequence[Rendered]) -> Read | None:

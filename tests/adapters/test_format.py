@@ -194,7 +194,11 @@ def test_a_file_that_another_program_left_behind_is_not_taken_for_the_adapter(tm
 def test_peft_settings_that_change_nothing_are_accepted(tmp_path):
     harmless = {"init_lora_weights": True, "use_dora": False, "rank_pattern": {}, "modules_to_save": None}
     harmless |= {"peft_version": "0.21.2", "layers_to_transform": [], "qalora_group_size": 16, "dora_of_tomorrow": None}
-    read_adapter(peft_folder(tmp_path / "adapter", PEFT_CONFIG | harmless))
+    shape, parameters, _ = read_adapter(peft_folder(tmp_path / "adapter", PEFT_CONFIG | harmless))
+    plain_shape, plain, _ = read_adapter(peft_folder(tmp_path / "plain"))
+    assert shape == plain_shape
+    assert parameters.keys() == plain.keys()
+    assert all(mx.array_equal(parameters[name], array) for name, array in plain.items())
 
 
 @pytest.mark.parametrize(

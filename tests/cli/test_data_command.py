@@ -6,22 +6,8 @@ import pytest
 from rich.console import Console
 from tiny import tiny_model_folder
 
-from mlxtune.cli import main
 from mlxtune.cli.data import draw
 from mlxtune.data.inspect import Inspection
-
-
-@pytest.fixture
-def run(capsys):
-    """Runs a command line; gives exit code, standard output, standard error."""
-
-    def command(*arguments):
-        with pytest.raises(SystemExit) as ended:
-            main([str(argument) for argument in arguments])
-        out, err = capsys.readouterr()
-        return ended.value.code, out, err
-
-    return command
 
 
 @pytest.fixture(scope="module")

@@ -5,26 +5,12 @@ import json
 import pytest
 from tiny import tiny_recipe, tiny_row
 
-from mlxtune.cli import main
 from mlxtune.cli.recipe_or_file import holds_rows, recipe_of
 from mlxtune.data.token_cache import LEAST_ROWS
 from mlxtune.errors import RecipeError
 from mlxtune.iteration.run import run_recipe
 from mlxtune.models.catalogue import CATALOGUE
 from mlxtune.runs.metrics import read_metrics
-
-
-@pytest.fixture
-def run(capsys):
-    """Runs a command line; gives exit code, standard output, standard error."""
-
-    def command(*arguments):
-        with pytest.raises(SystemExit) as ended:
-            main([str(argument) for argument in arguments])
-        out, err = capsys.readouterr()
-        return ended.value.code, out, err
-
-    return command
 
 
 @pytest.fixture

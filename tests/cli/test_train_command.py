@@ -19,7 +19,8 @@ from mlxtune.cli import main
 from mlxtune.cli.failure import Terminated, report_failure
 from mlxtune.cli.output import Output
 from mlxtune.cli.train import Screen, asked_to_stop
-from mlxtune.iteration.run import Watch, resume_run, run_recipe
+from mlxtune.iteration.run import resume_run, run_recipe
+from mlxtune.iteration.watch import Watch
 from mlxtune.runs.metrics import read_metrics
 
 ENDLESS = ["training.max_steps=1000000", "training.epochs=null", "checkpoint.every_steps=1000000"]

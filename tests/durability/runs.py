@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mlxtune.iteration.run import Watch, resume_run, run_recipe
+from mlxtune.iteration.run import resume_run, run_recipe
+from mlxtune.iteration.watch import Watch
 from mlxtune.runs.metrics import read_metrics
 from mlxtune.training.checkpoint import checkpoints, newest_checkpoint
 

@@ -10,7 +10,8 @@ from durability.runs import contents, finish
 
 from mlxtune.cli import main
 from mlxtune.errors import RunError
-from mlxtune.iteration.run import Watch, resume_run
+from mlxtune.iteration.run import resume_run
+from mlxtune.iteration.watch import Watch
 from mlxtune.training.checkpoint import checkpoints
 
 FILES = ("adapter.safetensors", "optimizer.safetensors", "trainer_state.json", "window.safetensors", "SHA256SUMS")

@@ -6,7 +6,7 @@ import pytest
 from durability.runs import assert_whole, child, contents, finish, kill
 from safetensors.numpy import load_file
 
-from mlxtune.iteration.run import Watch
+from mlxtune.iteration.watch import Watch
 from mlxtune.runs.metrics import read_metrics
 
 WITHIN_STEP_5 = "6 lines: batch #2"

@@ -14,7 +14,8 @@ from mlxtune.iteration import forecast as module
 from mlxtune.iteration.forecast import choose_recomputation, forecast, refuse_too_large, settle_memory
 from mlxtune.iteration.opening import open_recipe
 from mlxtune.iteration.ready import make_ready
-from mlxtune.iteration.run import Watch, resume_run, run_recipe
+from mlxtune.iteration.run import resume_run, run_recipe
+from mlxtune.iteration.watch import Watch
 from mlxtune.recipe.load import load_recipe
 from mlxtune.recipe.schema import EveryBlock
 from mlxtune.runs.metrics import read_metrics

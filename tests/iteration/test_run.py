@@ -23,7 +23,8 @@ from mlxtune.errors import (
     RunError,
     UsageError,
 )
-from mlxtune.iteration.run import Watch, resume_run, run_recipe
+from mlxtune.iteration.run import resume_run, run_recipe
+from mlxtune.iteration.watch import Watch
 from mlxtune.recipe.load import load_recipe
 from mlxtune.runs.folder import lock, open_run
 from mlxtune.runs.metrics import read_metrics

@@ -1,4 +1,4 @@
-"""Optimizers in numpy, float64, each written from the formula of its paper. AdamW has a file of its own.
+"""Optimizers in numpy, float64, each written from the formula of its paper.
 
 Each holds one parameter's state; ``step`` returns the parameter's next value. Weight decay, where the paper has none,
 is AdamW's: theta - alpha lambda theta, beside the update.
@@ -23,6 +23,21 @@ class Adam:
         m_hat = self.m / (1 - beta_1**self.t)
         v_hat = self.v / (1 - beta_2**self.t)
         return theta - alpha * m_hat / (np.sqrt(v_hat) + self.eps)
+
+
+class AdamW(Adam):
+    """Algorithm 2 of Decoupled Weight Decay Regularization, https://arxiv.org/abs/1711.05101.
+
+    The paper's schedule multiplier is folded into alpha, and alpha multiplies the decay too, as everybody has it since.
+    """
+
+    def __init__(self, *, weight_decay: float, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8) -> None:
+        super().__init__(betas=betas, eps=eps)
+        self.weight_decay = weight_decay
+
+    def step(self, theta: np.ndarray, g: np.ndarray, alpha: float) -> np.ndarray:
+        theta = np.asarray(theta, np.float64)
+        return super().step(theta, np.asarray(g, np.float64), alpha) - alpha * self.weight_decay * theta
 
 
 class Sgd:

@@ -10,8 +10,11 @@ from mlxtune.errors import RunError
 from mlxtune.runs.manifest import git_commit, refuse_changes, versions
 
 
-def test_what_is_the_same_may_go_on(tmp_path):
-    refuse_changes({"a": {"b": [1]}}, {"a": {"b": [1]}}, where=tmp_path)
+def test_what_is_the_same_may_go_on_and_nothing_else(tmp_path):
+    same = {"a": {"b": [1]}}
+    assert refuse_changes(same, {"a": {"b": [1]}}, where=tmp_path) is None
+    with pytest.raises(RunError):
+        refuse_changes(same, {"a": {"b": [1, 2]}}, where=tmp_path)
 
 
 def test_every_difference_is_listed_with_its_key_and_both_values(tmp_path):

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 from mlx import nn
 from mlx.utils import tree_map
-from reference.adamw import AdamW
-from reference.optimizers import Adafactor, Adam, Lion, Muon, Sgd
+from reference.optimizers import Adafactor, Adam, AdamW, Lion, Muon, Sgd
 
 from mlxtune.recipe.choices import OptimizerName
 from mlxtune.training.optimizer import OPTIMIZERS, make_optimizer

@@ -17,7 +17,8 @@ import pytest
 from safetensors.numpy import load_file
 from tiny import tiny_recipe
 
-from mlxtune.iteration.run import Watch, resume_run, run_recipe
+from mlxtune.iteration.run import resume_run, run_recipe
+from mlxtune.iteration.watch import Watch
 from mlxtune.runs.metrics import read_metrics
 from mlxtune.training.checkpoint import newest_checkpoint
 
@@ -26,7 +27,8 @@ PLAIN = ["method.dropout=0.0", "data.test=null"]  # each rank draws its own drop
 COMMAND = ["-m", "mlxtune"]
 SCRIPT = """
 import json, sys
-from mlxtune.iteration.run import Watch, run_recipe
+from mlxtune.iteration.run import run_recipe
+from mlxtune.iteration.watch import Watch
 from mlxtune.training import together
 
 taken, ready = [], []

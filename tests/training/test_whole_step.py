@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 from mlx.utils import tree_flatten
-from reference.adamw import AdamW
 from reference.cross_entropy import cross_entropy
+from reference.optimizers import AdamW
 from reference.transformer import Llama, central_differences
 
 LAYERS, RANK, ALPHA = 2, 2, 4.0
