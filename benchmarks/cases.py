@@ -1,4 +1,4 @@
-"""The four pieces of work on which training is compared: which rows, what is learned of them, which layers.
+"""The pieces of work on which training is compared: which rows, what is learned of them, which layers.
 
 Knows files and keys; nothing of models or of the programs that are compared.
 """
@@ -29,6 +29,8 @@ class Case:
     steps: int
     as_rows: Callable[[dict[str, Any]], dict[str, Any]] = dict
     """A row of the file in a form that both programs read."""
+    every: int = 1
+    """Of a file sorted by its labels, every so many rows, so that the rows chosen have many labels."""
 
     def folder(self, data: Path | None) -> Path | None:
         """Where its rows are; None if they are not there."""
@@ -43,6 +45,20 @@ def from_oasst(row: Mapping[str, Any]) -> dict[str, Any]:
     """A conversation of Open Assistant in the keys and roles of a chat row."""
     roles = {"prompter": "user", "assistant": "assistant"}
     return {"messages": [{"role": roles[turn["role"]], "content": turn["text"]} for turn in row["messages"]]}
+
+
+BANK_INSTRUCTION = """You sort the messages that customers of a bank send through its app. Read the customer's \
+message and answer with the one label that fits it best, and nothing else: no greeting, no explanation, no quotation \
+marks and no full stop. Labels are written in lower case, with low lines between the words, and name what the \
+customer needs, for example card_arrival, lost_or_stolen_card, exchange_rate, top_up_failed, pending_transfer, \
+declined_cash_withdrawal, change_pin, verify_my_identity or terminate_account. Where two labels fit, choose the one \
+for what the customer asks last; where a message only complains, choose the label of what went wrong."""
+
+
+def from_banking(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A message of Banking77 as a chat row, behind one instruction for all."""
+    turns = {"system": BANK_INSTRUCTION, "user": row["text"], "assistant": row["category"]}
+    return {"messages": [{"role": role, "content": content} for role, content in turns.items()]}
 
 
 CHAT = "chats of mixed length, the last answer learned"
@@ -82,9 +98,20 @@ CASES = {
         epochs=1,
         steps=12,
     ),
+    "e": Case(
+        title="the same before short messages, all layers",
+        data="banking77",
+        as_rows=from_banking,
+        every=32,
+        train_on="last_completion",
+        layers="all",
+        epochs=1,
+        steps=12,
+    ),
 }
 
 
 def read_rows(path: Path, case: Case) -> list[dict[str, Any]]:
     """The rows of a file, in the form that both programs read."""
-    return [case.as_rows(json.loads(line)) for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
+    lines = [line for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
+    return [case.as_rows(json.loads(line)) for line in lines[:: case.every]]

@@ -25,7 +25,8 @@ and in chats the white space after the last turn; and with a masked prompt the l
 order of their file, in which mlx_lm pads less than on shuffled rows.
 
 A case whose data are not there is left out, and that is said; case d uses the packaged recipe's data. The files of
-cases a and b are Open Assistant conversations (``oasst_chat/``), of case c WikiSQL's (``wikisql/``).
+cases a and b are Open Assistant conversations (``oasst_chat/``), of case c WikiSQL's (``wikisql/``), of case e
+Banking77's messages (``banking77/``).
 """
 
 import json
@@ -94,7 +95,7 @@ class Work:
 
 @click.command()
 @click.option("--case", "names", type=click.Choice(list(CASES)), multiple=True, help="A case; all, if none is named.")
-@click.option("--data", type=click.Path(path_type=Path), help="The folder that holds oasst_chat/ and wikisql/.")
+@click.option("--data", type=click.Path(path_type=Path), help="The folder with oasst_chat/, wikisql/, banking77/.")
 @click.option("--model", default="smollm2-135m-instruct", show_default=True, help="As in a recipe's model.source.")
 @click.option("--turns", type=click.IntRange(1), default=1, show_default=True, help="How often each program trains.")
 @click.option("--steps", type=click.IntRange(1), help="Updates a turn, instead of each case's own number.")
