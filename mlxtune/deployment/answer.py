@@ -4,20 +4,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlxtune.adapters.open import attach_adapter
 from mlxtune.data.normalize import Message
 from mlxtune.data.render import Renderer
 from mlxtune.deployment.prompts import Prompt, as_prompt
 from mlxtune.deployment.sampling import MAX_TOKENS, SEED, TEMPERATURE
+from mlxtune.deployment.tuned import find_tuned
 from mlxtune.device.choose import open_device
-from mlxtune.errors import DataError, UsageError
+from mlxtune.errors import DataError
 from mlxtune.inference.generate import generate as continue_prompts
-from mlxtune.iteration.opening import find_base
-from mlxtune.models.load import Model, open_model
-from mlxtune.models.source import find_model
+from mlxtune.models.load import Model
 from mlxtune.progress import Progress, silent
-from mlxtune.runs.folder import is_run_folder, open_run
-from mlxtune.runs.prompting import FILE, Prompting, read_prompting
+from mlxtune.runs.prompting import Prompting
 
 
 @dataclass(frozen=True)
@@ -61,24 +58,9 @@ def open_answerer(
     Raises: UsageError, for a run with another adapter; RunError, if the run has no adapter yet or another base;
         ModelError; AdapterError.
     """
-    if is_run_folder(Path(source)):
-        if adapter is not None:
-            raise UsageError("a run has an adapter of its own", where=source, remedy="leave out --adapter")
-        run = open_run(Path(source))
-        adapter = run.finished_adapter()
-        chosen = open_device(device)
-        folder = find_base(run, progress=progress).path
-    else:
-        chosen = open_device(device)
-        folder = find_model(str(source), progress=progress).path
-    model = open_model(folder, chosen.precision)
-    asked = folder
-    if adapter is not None:
-        attach_adapter(model.network, Path(adapter))
-        if (Path(adapter) / FILE).is_file():
-            asked = Path(adapter)
-    prompting = read_prompting(asked)
-    return Answerer(model, _is_raw(raw, prompting, model), prompting.system)
+    tuned = find_tuned(source, adapter, progress=progress)
+    model = tuned.open(open_device(device).precision)
+    return Answerer(model, _is_raw(raw, tuned.prompting, model), tuned.prompting.system)
 
 
 def _is_raw(asked: bool | None, prompting: Prompting, model: Model) -> bool:

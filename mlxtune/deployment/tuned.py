@@ -1,0 +1,54 @@
+"""What is put to work: a base model, the adapter on it if there is one, and how it wants its prompts.
+
+A run names all three; so do a model source and an adapter folder, and a model alone. Every verb of this floor takes the
+same names, and finds here what they mean.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlxtune.adapters.open import attach_adapter
+from mlxtune.device.precision import Precision
+from mlxtune.errors import UsageError
+from mlxtune.iteration.opening import find_base
+from mlxtune.models.load import Model, open_model
+from mlxtune.models.source import ModelFolder, find_model
+from mlxtune.progress import Progress, silent
+from mlxtune.runs.folder import RunFolder, is_run_folder, open_run
+from mlxtune.runs.prompting import FILE, Prompting, read_prompting
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """A model to put to work; ``adapter`` and ``run`` are None where there is none."""
+
+    base: ModelFolder
+    adapter: Path | None
+    run: RunFolder | None
+    prompting: Prompting
+
+    def open(self, precision: Precision) -> Model:
+        """The base with the adapter on it. Raises: ModelError; AdapterError, if the two do not fit."""
+        model = open_model(self.base.path, precision)
+        if self.adapter is not None:
+            attach_adapter(model.network, self.adapter)
+        return model
+
+
+def find_tuned(source: str | Path, adapter: str | Path | None = None, *, progress: Progress = silent) -> Tuned:
+    """What a run folder, or a model source with or without an adapter folder, means; fetched where needed.
+
+    Raises: UsageError, for a run with another adapter; RunError, if the run has no adapter yet, or another base than it
+        was trained on; ModelError; NetworkError.
+    """
+    if is_run_folder(Path(source)):
+        if adapter is not None:
+            raise UsageError("a run has an adapter of its own", where=source, remedy="leave out --adapter")
+        run = open_run(Path(source))
+        own = run.finished_adapter()
+        return Tuned(find_base(run, progress=progress), own, run, read_prompting(own))
+    base = find_model(str(source), progress=progress)
+    if adapter is None:
+        return Tuned(base, None, None, read_prompting(base.path))
+    asked = Path(adapter) if (Path(adapter) / FILE).is_file() else base.path
+    return Tuned(base, Path(adapter), None, read_prompting(asked))
