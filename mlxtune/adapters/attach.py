@@ -1,24 +1,31 @@
-"""Putting LoRA on a network: which of its layers get an update, and what is trainable afterwards.
+"""Putting an adapter on a network: which of its layers get an update, and what is trainable afterwards.
 
-A layer is named by its path in mlx-lm's network (``model.layers.0.self_attn.q_proj``). Only plain linear layers inside
-the blocks are adapted, never the embedding or the head. Layers of experts, and the few classes of linear layer with
-outputs of their own shape, are refused rather than skipped: a user who asked for all would not hear of it.
-Knows nothing of files.
+A layer is named by its path in mlx-lm's network (``model.layers.0.self_attn.q_proj``). A training run adapts linear
+layers inside the blocks, those of a mixture's experts too; an adapter that comes in may also be on the embedding and
+the head. The few classes of linear layer that no update fits are refused rather than skipped: a user who asked for all
+would not hear of it. Knows nothing of files.
 """
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import mlx.core as mx
 from mlx import nn
-from mlx.utils import tree_unflatten
+from mlx.utils import tree_flatten, tree_unflatten
 
-from mlxtune.adapters.lora import LoRALinear, initial_factors, lora_layers
+from mlxtune.adapters.lora import LowRank, adapted_kind, initial_factors, lora_layers
+from mlxtune.adapters.saved import saved_modules
 from mlxtune.errors import AdapterError
 
 MISFITS_SHOWN = 5
+READ_PAST_THE_LAYER = {
+    "gemma3n": (".prediction_coefs", ".correction_coefs"),
+    "kimi_k3": (".self_attention_res_proj", ".mlp_res_proj"),
+    "muse_spark": (".gate",),
+}
+"""Layers whose weight a family's own code multiplies with, so that no update in the layer would be met."""
 
 
 @dataclass(frozen=True)
@@ -63,15 +70,33 @@ def attach_lora(network: Any, shape: LoraShape, *, seed: int) -> None:
     Raises: AdapterError, if a target matches nothing or an unsuited layer, if there are fewer blocks than asked for, or
         if the network has an adapter already.
     """
-    if lora_layers(network):
-        raise AdapterError("the network has an adapter already", remedy="fuse it, then start from the result")
-    targets = target_layers(network, shape.target_modules, shape.layers)
+    refuse_second(network)
+    updates = {}
+    for path, module in target_layers(network, shape.target_modules, shape.layers).items():
+        updates[path] = Update(*initial_factors(module, shape.rank, seed=seed, path=path), scale=shape.scale)
+    attach_updates(network, updates, dropout=shape.dropout)
+
+
+@dataclass(frozen=True)
+class Update:
+    """What one layer gets; arrays and settings as of `lora.LowRank`."""
+
+    lora_a: mx.array
+    lora_b: mx.array
+    scale: float
+    m: mx.array | None = None
+    norm_axis: int = 1
+
+
+def attach_updates(network: Any, updates: Mapping[str, Update], *, dropout: float = 0.0) -> None:
+    """Put updates on layers, by path, in place, and freeze everything else; each of them fits its layer."""
     network.freeze()
+    modules = dict(network.named_modules())
     adapted = []
-    for path, linear in targets.items():
-        input_dims, output_dims = linear_dims(linear)
-        lora_a, lora_b = initial_factors(input_dims, output_dims, shape.rank, seed=seed, path=path)
-        adapted.append((path, LoRALinear(linear, lora_a, lora_b, scale=shape.scale, dropout=shape.dropout)))
+    for path, update in updates.items():
+        kind = adapted_kind(modules[path])
+        assert kind is not None
+        adapted.append((path, kind(modules[path], dropout=dropout, **vars(update))))
     network.update_modules(tree_unflatten(adapted))
 
 
@@ -89,24 +114,24 @@ def target_layers(
     An adapter that is attached already does not change the answer.
     Raises: AdapterError, as `attach_lora` does.
     """
-    plain, unsuited = block_linear_layers(network, layers)
+    found = block_layers(network, layers)
     if target_modules == "all-linear":
-        chosen = set(plain) | unsuited
+        chosen = set(found)
     else:
         chosen = set()
         for name in target_modules:
-            matches = {path for path in [*plain, *unsuited] if is_named(path, name)}
+            matches = {path for path in found if is_named(path, name)}
             if not matches:
-                raise _no_match(name, plain)
+                raise _no_match(name, found)
             chosen |= matches
-    if refused := sorted(chosen & unsuited):
-        leaves = sorted({path.rsplit(".", 1)[-1] for path in plain})
-        raise AdapterError(
-            f"{refused[0]} is no plain linear layer (experts of a mixture share one layer); "
-            "LoRA on such layers is not available",
-            remedy=f"name the plain ones in method.target_modules: {', '.join(leaves)}",
-        )
-    return {path: module for path, module in plain.items() if path in chosen}
+    for path in sorted(chosen):
+        if adapted_kind(found[path]) is None:
+            leaves = sorted({path.rsplit(".", 1)[-1] for path in found if adapted_kind(found[path]) is not None})
+            raise AdapterError(
+                f"{path} is a {type(found[path]).__name__}, a layer that LoRA is not available for",
+                remedy=f"name others in method.target_modules: {', '.join(leaves)}",
+            )
+    return {path: module for path, module in found.items() if path in chosen}
 
 
 def is_named(path: str, name: str) -> bool:
@@ -114,15 +139,12 @@ def is_named(path: str, name: str) -> bool:
     return path == name or path.endswith(f".{name}")
 
 
-def block_linear_layers(network: Any, layers: int | Literal["all"]) -> tuple[dict[str, nn.Module], set[str]]:
-    """The linear layers of the top blocks: the plain ones by path, and the paths of those that need another LoRA.
+def block_layers(network: Any, layers: int | Literal["all"] = "all") -> dict[str, nn.Module]:
+    """The linear layers of the top blocks, by path, those of experts and those that no update fits included.
 
-    A layer under an attached adapter counts as the plain layer it was.
+    A layer under an attached adapter counts as the layer it was.
     Raises: AdapterError, if there are fewer blocks than asked for.
     """
-    # Here, not above: mlx_lm takes 0.6 s to import, and whoever has a network has imported it.
-    from mlx_lm.models.switch_layers import QuantizedSwitchLinear, SwitchLinear
-
     blocks = block_paths(network)
     if layers != "all":
         if layers > len(blocks):
@@ -131,37 +153,77 @@ def block_linear_layers(network: Any, layers: int | Literal["all"]) -> tuple[dic
                 remedy=f"set method.layers to all, or to {{top: N}} with N up to {len(blocks)}",
             )
         blocks = blocks[-layers:]
+    every = adaptable_layers(network)
+    return {
+        path: module
+        for block in blocks
+        for path, module in every.items()
+        if path.startswith(f"{block}.") and not isinstance(module, nn.Embedding | nn.QuantizedEmbedding)
+    }
+
+
+def adaptable_layers(network: Any) -> dict[str, nn.Module]:
+    """Every linear layer and embedding of a network by path, as they are without an adapter."""
     modules = dict(network.named_modules())
-    plain: dict[str, nn.Module] = {}
-    unsuited: set[str] = set()
-    for block in blocks:
-        for path in reversed([path for path in modules if path.startswith(f"{block}.")]):  # as the network lists them
-            module = modules[path]
-            if isinstance(module, LoRALinear):
-                plain[path] = module.linear
-            elif isinstance(modules.get(path.rpartition(".")[0]), LoRALinear):
-                continue
-            elif type(module) in (nn.Linear, nn.QuantizedLinear):
-                plain[path] = module
-            elif hasattr(module, "to_lora") or isinstance(
-                module, nn.Linear | nn.QuantizedLinear | SwitchLinear | QuantizedSwitchLinear
-            ):
-                unsuited.add(path)
-    return plain, unsuited
+    past = READ_PAST_THE_LAYER.get(type(network).__module__.rpartition(".")[2], ())
+    found: dict[str, nn.Module] = {}
+    for path in reversed(modules):  # as the network lists them
+        module = modules[path]
+        if path.endswith(past):
+            continue
+        if isinstance(module, LowRank):
+            found[path] = module.base
+        elif not isinstance(modules.get(path.rpartition(".")[0]), LowRank) and _is_adaptable(module):
+            found[path] = module
+    return found
 
 
-def linear_dims(linear: Any) -> tuple[int, int]:
-    """D_in and D_out of a plain or quantized linear layer."""
-    output_dims, width = linear.weight.shape
-    return (width * 32 // linear.bits if isinstance(linear, nn.QuantizedLinear) else width), output_dims
+def _is_adaptable(module: nn.Module) -> bool:
+    """Whether mlx_lm puts an update on such a layer; `adapted_kind` says whether we do."""
+    kinds = nn.Linear | nn.QuantizedLinear | nn.Embedding | nn.QuantizedEmbedding
+    return adapted_kind(module) is not None or isinstance(module, kinds) or hasattr(module, "to_lora")
+
+
+def shape_in_training(network: Any) -> LoraShape:
+    """The shape with which `attach_lora` would have put the network's adapter there.
+
+    Raises: AdapterError, for an adapter of another kind, which training does not go on from.
+    """
+    layers = dict(lora_layers(network))
+    kinds = {
+        "whole modules": bool(saved_modules(network)),
+        "DoRA": any("m" in layer for layer in layers.values()),
+        "ranks that differ by layer": len({layer.rank for layer in layers.values()}) > 1,
+        "alphas that differ by layer": len({layer.scale for layer in layers.values()}) > 1,
+        "an update of the embedding or the head": not layers.keys() <= block_layers(network).keys(),
+    }
+    if odd := [kind for kind, is_there in kinds.items() if is_there]:
+        raise AdapterError(
+            f"the adapter has {', '.join(odd)}; training cannot go on from that",
+            remedy="fuse it, and train a new adapter on the result",
+        )
+    blocks = block_paths(network)
+    top = next(
+        len(blocks) - i for i, block in enumerate(blocks) if any(path.startswith(f"{block}.") for path in layers)
+    )
+    names = tuple(sorted({path.rpartition(".")[2] for path in layers}))
+    if target_layers(network, names, top).keys() != layers.keys():
+        names = tuple(layers)
+    one = next(iter(layers.values()))
+    return LoraShape(one.rank, one.alpha, one.dropout, names, "all" if top == len(blocks) else top)
 
 
 def adapter_parameters(network: nn.Module) -> dict[str, mx.array]:
-    """The factors of an attached adapter by mlx-lm's names, ``{layer}.lora_a`` and ``{layer}.lora_b``, float32."""
+    """The arrays of an attached adapter by their names in the network, which are mlx-lm's; factors are float32.
+
+    ``{layer}.lora_a`` and ``{layer}.lora_b``, with DoRA ``{layer}.m``; of saved modules ``{module}.saved.weight``.
+    """
     parameters: dict[str, mx.array] = {}
     for path, layer in lora_layers(network):
-        parameters[f"{path}.lora_a"] = layer.lora_a
-        parameters[f"{path}.lora_b"] = layer.lora_b
+        parameters |= {f"{path}.{name}": layer[name] for name in layer.factors}
+    for path, module in saved_modules(network):
+        arrays: Any = tree_flatten(module.saved.parameters())
+        parameters |= {f"{path}.saved.{name}": array for name, array in arrays}
     return parameters
 
 
@@ -177,19 +239,28 @@ def load_adapter_parameters(network: nn.Module, parameters: Mapping[str, mx.arra
             misfits.append(f"{name} has no place in the network")
         elif array.shape != present[name].shape:
             misfits.append(f"{name} is {list(array.shape)}, the network's layer takes {list(present[name].shape)}")
+    refuse_misfits(misfits)
+    network.update(tree_unflatten([(name, array.astype(present[name].dtype)) for name, array in parameters.items()]))
+
+
+def refuse_second(network: Any) -> None:
+    """Raises: AdapterError, if the network has an adapter."""
+    if lora_layers(network) or saved_modules(network):
+        raise AdapterError("the network has an adapter already", remedy="fuse it, then start from the result")
+
+
+def refuse_misfits(misfits: Sequence[str]) -> None:
+    """Raises: AdapterError, if there are any; it names the first."""
     if misfits:
         shown = "; ".join(misfits[:MISFITS_SHOWN])
         more = f"; and {len(misfits) - MISFITS_SHOWN} more" if len(misfits) > MISFITS_SHOWN else ""
         raise AdapterError(
             f"the adapter does not fit the network: {shown}{more}", remedy="use the base model it was trained on"
         )
-    for path, layer in lora_layers(network):
-        layer.lora_a = parameters[f"{path}.lora_a"].astype(mx.float32)
-        layer.lora_b = parameters[f"{path}.lora_b"].astype(mx.float32)
 
 
-def _no_match(name: str, plain: Mapping[str, nn.Module]) -> AdapterError:
-    leaves = sorted({path.rsplit(".", 1)[-1] for path in plain})
+def _no_match(name: str, found: Mapping[str, nn.Module]) -> AdapterError:
+    leaves = sorted({path.rsplit(".", 1)[-1] for path in found})
     nearest = difflib.get_close_matches(name, leaves, n=1)
     hint = f"did you mean {nearest[0]}? " if nearest else ""
     return AdapterError(

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from mlxtune.adapters.format import who_can_open
 from mlxtune.evaluation.statistics import Interval
 from mlxtune.evaluation.table import ComparisonRow, compare, to_markdown
 from mlxtune.files import write_text
@@ -19,7 +20,7 @@ TRAINED = [
     "- use it: `mlxtune generate . --prompt TEXT`",
     "- score it: `mlxtune evaluate .`",
     "- one folder for other programs: `mlxtune fuse . OUT`",
-    "- `adapter/` opens in mlx-lm (`adapter_path`) and in PEFT as it is",
+    "- `adapter/` opens as it is in {programs}",
 ]
 
 
@@ -37,13 +38,20 @@ def write_card(run: RunFolder, recipe: Recipe, scores: Mapping[str, Any] | None 
         *(_result(scores) if "finished" in manifest else []),
         "## Go on",
         "",
-        *(TRAINED if "finished" in manifest else UNFINISHED),
+        *([line.format(programs=_programs(run)) for line in TRAINED] if "finished" in manifest else UNFINISHED),
         "- again, with the same data and model: `mlxtune train recipe.resolved.json`",
         "",
         "Versions: " + ", ".join(f"{name} {version}" for name, version in manifest["versions"].items()) + ".",
         "",
     ]
     write_text(run.readme, "\n".join(lines))
+
+
+def _programs(run: RunFolder) -> str:
+    """Who can open the run's adapter."""
+    ours = {"mlx-lm": "mlx-lm (`adapter_path`)"}
+    reasons = who_can_open(run.adapter)
+    return " and in ".join(ours.get(program, program) for program, reason in reasons.items() if reason is None)
 
 
 def _how_far(finished: Mapping[str, Any] | None) -> list[str]:

@@ -7,11 +7,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mlxtune.adapters.attach import adapter_parameters, attach_lora
+from mlxtune.adapters.attach import adapter_parameters
 from mlxtune.data.order import BatchOrder
 from mlxtune.data.render import Rendered
 from mlxtune.inference.likelihood import Reader, make_reader
-from mlxtune.iteration.opening import Opened, lora_shape, make_order, make_plan
+from mlxtune.iteration.opening import Opened, make_order, make_plan
+from mlxtune.iteration.start import attach_start
 from mlxtune.progress import Progress, silent
 from mlxtune.recipe.schema import EveryBlock
 from mlxtune.training.frozen_prefix import FrozenPrefix, read_frozen_prefix
@@ -38,8 +39,9 @@ class Ready:
 
 def make_ready(opened: Opened) -> Ready:
     """The network with its adapter, and what goes with it. Raises: AdapterError, if the method does not fit it."""
+    opened = attach_start(opened)
     recipe, network = opened.recipe, opened.model.network
-    attach_lora(network, lora_shape(recipe), seed=recipe.seed)
+    network.train()  # by which families with recurrent layers leave Metal kernels aside that have no gradient
     if isinstance(recipe.training.grad_checkpoint, EveryBlock):
         recompute_blocks(network, recipe.training.grad_checkpoint.every)
     optimizer = make_optimizer(recipe.training.optimizer, weight_decay=recipe.training.weight_decay)

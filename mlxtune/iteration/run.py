@@ -21,11 +21,13 @@ from mlxtune.evaluation.heldout import read_heldout
 from mlxtune.files import new_folder, sha256_of, write_text
 from mlxtune.iteration.card import write_card
 from mlxtune.iteration.forecast import settle_memory
-from mlxtune.iteration.opening import chat_template_hash, lora_shape, open_recipe
+from mlxtune.iteration.opening import chat_template_hash, open_recipe
 from mlxtune.iteration.ready import Ready, frozen_prefix, make_ready
 from mlxtune.iteration.score import score_run
+from mlxtune.iteration.start import base_name
 from mlxtune.iteration.steps import make_training
 from mlxtune.iteration.watch import NOBODY, RunResult, Watch
+from mlxtune.models import chat_template
 from mlxtune.models.safetensors import validate_safetensors
 from mlxtune.recipe.load import LoadedRecipe, load_recipe
 from mlxtune.recipe.schema import Recipe
@@ -82,12 +84,14 @@ def run_recipe(
         refuse_taken(run_dir)
     loaded = recipe if isinstance(recipe, LoadedRecipe) else load_recipe(recipe, overrides)
     loaded.check_files()
-    _tell(ranks, recipe=loaded.recipe.model_dump(mode="json"))
+    # without defaults: what the recipe leaves out may be an adapter's to say
+    _tell(ranks, recipe=loaded.recipe.model_dump(mode="json", exclude_unset=True))
     opened = open_recipe(loaded.recipe, device=device, progress=watch.progress)
     try:
         ready = make_ready(opened)
     except AdapterError as error:
-        raise AdapterError(error.message, where=loaded.place_of(("method",)), remedy=error.remedy) from error
+        place = error.where or loaded.place_of(("method",))
+        raise AdapterError(error.message, where=place, remedy=error.remedy) from error
     _refuse_other_inputs(ready, ranks)
     ready, found = settle_memory(ready, auto=auto, progress=watch.progress)
     if found is not None:
@@ -156,12 +160,15 @@ def resume_run(
 
 
 def _settled_alike(recipe: LoadedRecipe, settings: Recipe) -> LoadedRecipe:
-    """A user's recipe with what a run has settled in place of ``auto``."""
-    training = recipe.recipe.training
-    if training.grad_checkpoint != "auto":
-        return recipe
-    training = training.model_copy(update={"grad_checkpoint": settings.training.grad_checkpoint})
-    return replace(recipe, recipe=recipe.recipe.model_copy(update={"training": training}))
+    """A user's recipe with what a run has settled in place of ``auto``, and of what it left to an adapter."""
+    own = recipe.recipe
+    training, method = own.training, own.method
+    if training.grad_checkpoint == "auto":
+        training = training.model_copy(update={"grad_checkpoint": settings.training.grad_checkpoint})
+    if own.model.adapter is not None:
+        said = method.model_fields_set if "method" in own.model_fields_set else set()
+        method = settings.method.model_copy(update={key: getattr(method, key) for key in said})
+    return replace(recipe, recipe=own.model_copy(update={"training": training, "method": method}))
 
 
 def _train_along(ranks: Ranks, *, device: str, watch: Watch) -> RunResult:
@@ -374,8 +381,9 @@ def _write_adapter(run: RunFolder, ready: Ready) -> None:
         save_adapter(
             state.network,
             part,
-            shape=lora_shape(opened.recipe),
-            base_model=str(opened.folder.path),
+            base_model=base_name(opened),
             extra=extra,
         )
         write_text(part / FILE, opened.prompting().to_json())
+        if opened.recipe.data.chat_template is not None:
+            write_text(part / chat_template.FILE, str(opened.model.tokenizer.chat_template))

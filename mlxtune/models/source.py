@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mlxtune.cache import cache_folder
-from mlxtune.errors import ModelError, UsageError
+from mlxtune.errors import ModelError
 from mlxtune.files import new_folder, sha256_of
 from mlxtune.models import catalogue
 from mlxtune.models.gguf import write_gguf_folder
@@ -22,14 +22,16 @@ from mlxtune.models.hub import HubName, fetch_snapshot, parse_hub_name
 from mlxtune.models.hub_files import repository_folder
 from mlxtune.models.load import check_config, read_config
 from mlxtune.models.once import alone
+from mlxtune.models.quantization import check_quantization
 from mlxtune.models.rewrite import is_stored_as, rewrite_folder
 from mlxtune.models.safetensors import WEIGHTS
 from mlxtune.models.write import COMPANIONS
 from mlxtune.progress import Progress, silent
-from mlxtune.recipe.choices import BITS, GROUP_SIZES, in_words
 
 CONVERSION = "1"
-"""The version of what the conversions write; a change to that makes new cache entries."""
+"""The version of what the conversions write. Raise it only when what was written of a file is found wrong: a run knows
+its base by this hash, and is refused on any other.
+"""
 
 
 @dataclass(frozen=True)
@@ -144,13 +146,12 @@ def locate(source: str, *, base: Path | None = None) -> Located:
     raise catalogue.unknown(source)
 
 
-def check_quantization(bits: int, group_size: int) -> None:
-    """Raises: UsageError, if MLX has no such quantization."""
-    if bits not in BITS or group_size not in GROUP_SIZES:
-        raise UsageError(
-            f"{bits} bits in groups of {group_size} is no quantization of MLX's",
-            remedy=f"choose {in_words(BITS)} bits and a group size of {in_words(GROUP_SIZES)}",
-        )
+def hub_repository(source: str) -> str | None:
+    """The repository on the hub that a model of the hub or the catalogue is in; None for others. Asks no network."""
+    found = locate(source)
+    if found.entry is not None:
+        return found.entry.hub
+    return None if found.hub is None else found.hub.repo
 
 
 def hash_of_folder(folder: Path, progress: Progress = silent) -> str:

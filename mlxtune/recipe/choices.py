@@ -13,9 +13,25 @@ GROUP_SIZES: tuple[GroupSize, ...] = get_args(GroupSize)
 GROUP_SIZE: GroupSize = 32
 """Where none is named: that of the GGUF formats, whose blocks then stay as they are."""
 
+Mode = Literal["affine", "mxfp4", "mxfp8", "nvfp4"]
+MODES: tuple[Mode, ...] = get_args(Mode)
+FIXED_MODES: dict[str, tuple[int, int]] = {"mxfp4": (4, 32), "mxfp8": (8, 32), "nvfp4": (4, 16)}
+"""Bits and group size of the modes that have only one of each; affine has those above."""
+
+Mix = Literal["mixed_2_6", "mixed_3_4", "mixed_3_6", "mixed_4_6", "sensitive"]
+MIXES: tuple[Mix, ...] = get_args(Mix)
+
 DtypeName = Literal["float16", "bfloat16", "float32"]
 DTYPE_NAMES: tuple[DtypeName, ...] = get_args(DtypeName)
 """The number formats that weights may be written in."""
+
+GgufType = Literal["f16", "bf16", "f32", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0"]
+GGUF_TYPES: tuple[GgufType, ...] = get_args(GgufType)
+"""The types that GGUF files are written in, by the names that llama.cpp's programs give them."""
+
+ChatTemplateName = Literal["chatml", "instruction"]
+CHAT_TEMPLATES: tuple[ChatTemplateName, ...] = get_args(ChatTemplateName)
+"""Those that come with mlxtune."""
 
 Form = Literal["chat", "prompt_completion", "text"]
 TrainOn = Literal["completions", "last_completion", "everything"]

@@ -12,11 +12,12 @@ from typing import Any
 from pydantic import ValidationError
 
 from mlxtune.recipe.catalogue import find_recipe
+from mlxtune.recipe.choices import in_words
 from mlxtune.recipe.document import Document, Key, Place, read_document
 from mlxtune.recipe.faults import Fault, error_of, faults_of
 from mlxtune.recipe.keys import dotted, path_keys
 from mlxtune.recipe.overrides import apply_overrides
-from mlxtune.recipe.paths import with_absolute_paths
+from mlxtune.recipe.paths import FOLDERS, NAMES, with_absolute_paths
 from mlxtune.recipe.schema import Recipe
 
 
@@ -41,11 +42,14 @@ class LoadedRecipe:
         faults = []
         for key in path_keys():
             path = _path_at(self.recipe, key)
-            if path is not None and not path.is_file():
-                what = "is a folder" if path.is_dir() else "is not there"
-                faults.append(
-                    Fault(key, f"{dotted(key)} {what}: {path}", "relative paths start at the recipe's folder")
-                )
+            is_folder = key in FOLDERS
+            # a packaged chat template is a name
+            if isinstance(path, Path) and not (path.is_dir() if is_folder else path.is_file()):
+                what = f"is a {'file' if is_folder else 'folder'}" if path.exists() else "is not there"
+                remedy = "relative paths start at the recipe's folder"
+                if key in NAMES:
+                    remedy += f"; {in_words(NAMES[key])} come with mlxtune"
+                faults.append(Fault(key, f"{dotted(key)} {what}: {path}", remedy))
         if faults:
             raise error_of(faults, self.place_of, str(self.path))
 

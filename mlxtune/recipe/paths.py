@@ -1,14 +1,19 @@
 """Relative paths of a recipe become absolute, seen from the folder in which they were written."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from mlxtune.recipe.choices import CHAT_TEMPLATES
 from mlxtune.recipe.document import Key
 from mlxtune.recipe.keys import path_keys
 
 SOURCE: Key = ("model", "source")
+NAMES: dict[Key, Sequence[str]] = {("data", "chat_template"): CHAT_TEMPLATES}
+"""What may stand in the place of a path."""
+FOLDERS: tuple[Key, ...] = (("model", "adapter"),)
+"""The paths that are no files."""
 
 
 def with_absolute_paths(values: Any, base: Path, *, below: Key = ()) -> Any:
@@ -18,7 +23,8 @@ def with_absolute_paths(values: Any, base: Path, *, below: Key = ()) -> Any:
     """
     for key in path_keys():
         if key[: len(below)] == below:
-            values = _changed(values, key, lambda path: _absolute(path, base))
+            names = NAMES.get(key, ())
+            values = _changed(values, key, lambda path, names=names: path if path in names else _absolute(path, base))
     if SOURCE[: len(below)] == below:
         values = _changed(values, SOURCE, lambda source: _absolute(source, base) if is_local(source, base) else source)
     return values

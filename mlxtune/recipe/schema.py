@@ -9,7 +9,19 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from mlxtune.recipe.choices import GROUP_SIZE, Bits, Form, GroupSize, OptimizerName, Overflow, Schedule, TrainOn
+from mlxtune.recipe.choices import (
+    CHAT_TEMPLATES,
+    GROUP_SIZE,
+    Bits,
+    ChatTemplateName,
+    Form,
+    GroupSize,
+    OptimizerName,
+    Overflow,
+    Schedule,
+    TrainOn,
+    in_words,
+)
 from mlxtune.recipe.settings import FilePath, Names, Settings, empty_for_now, expected, later_types
 
 DEFAULT_EPOCHS = 3
@@ -33,8 +45,9 @@ class ModelSettings(Settings):
     `org/name[@revision]` on the hub."""
     quantize: QuantizeSettings | None = None
     """Store the base in these bits; null keeps what is stored."""
-    adapter: Annotated[None, empty_for_now(now="null; every run starts from the base model")] = None
-    """The run or adapter folder to start from."""
+    adapter: FilePath | None = None
+    """The run or adapter folder to start from, written by mlxtune, mlx-lm or PEFT; null starts from the base. What
+    `method` leaves out is taken from the adapter. Scores compare with the base all the same."""
 
 
 class TopLayers(Settings):
@@ -88,8 +101,12 @@ class DataSettings(Settings):
     """JSON Lines that are scored at the end, and never used for a choice."""
     format: Literal["auto", Form] = "auto"
     """The form of a row: `messages`, `prompt` and `completion`, or `text`; auto tells by the keys."""
-    chat_template: Annotated[None, empty_for_now(now="null, the tokenizer's own template")] = None
-    """A chat template for a model without one."""
+    chat_template: Annotated[
+        ChatTemplateName | FilePath | None, expected(f"{in_words(CHAT_TEMPLATES)}, or a Jinja file")
+    ] = None
+    """A chat template in place of the model's own, for a base model that has none. `instruction` is plain text whose
+    turns end with the EOS that every model has; `chatml` needs a model that has its tokens, as Qwen's do; or a Jinja
+    file. Null is the model's own."""
     train_on: TrainOn = "completions"
     """Which tokens are targets: those of all answers, of the last one, or all. Text rows are always everything."""
     max_seq_length: int = Field(default=512, ge=2)

@@ -8,7 +8,13 @@ from mlx.utils import tree_flatten, tree_map
 from mlx_lm.models import mixtral
 from tiny import tiny_llama
 
-from mlxtune.adapters.attach import LoraShape, adapter_parameters, attach_lora, load_adapter_parameters
+from mlxtune.adapters.attach import (
+    LoraShape,
+    adapter_parameters,
+    attach_lora,
+    load_adapter_parameters,
+    shape_in_training,
+)
 from mlxtune.adapters.lora import lora_layers
 from mlxtune.errors import AdapterError
 
@@ -110,16 +116,67 @@ def test_more_blocks_than_there_are_is_refused():
         attach_lora(tiny_llama(), LoraShape(rank=2, alpha=4.0, layers=3), seed=0)
 
 
-def test_experts_are_refused_and_the_plain_layers_beside_them_named():
-    with pytest.raises(AdapterError, match="switch_mlp") as caught:
-        attach_lora(tiny_mixtral(), LoraShape(rank=2, alpha=4.0), seed=0)
-    assert "gate, k_proj, o_proj, q_proj, v_proj" in caught.value.remedy
+def test_all_linear_means_the_experts_of_a_mixture_too():
+    network = tiny_mixtral()
+    attach_lora(network, LoraShape(rank=2, alpha=4.0), seed=0)
+    experts = {path.rsplit(".", 1)[-1] for path in adapted(network) if "switch_mlp" in path}
+    assert experts == {"gate_proj", "up_proj", "down_proj"}
+    assert len(adapted(network)) == 4 + 1 + 3
+    assert adapter_parameters(network)["model.layers.0.block_sparse_moe.switch_mlp.down_proj.lora_b"].shape == (
+        2,
+        32,
+        2,
+    )
+
+
+def test_gradients_reach_the_factors_of_every_expert_that_had_a_token():
+    network = tiny_mixtral()
+    attach_lora(network, LoraShape(rank=2, alpha=4.0, target_modules=("up_proj",)), seed=0)
+    load_adapter_parameters(network, {name: array + 0.1 for name, array in adapter_parameters(network).items()})
+    tokens = mx.arange(32)[None]  # enough for rows to be sorted by their experts
+
+    def loss():
+        return (network(tokens) ** 2).mean()
+
+    _, gradients = nn.value_and_grad(network, loss)()
+    for _, gradient in tree_flatten(gradients):
+        assert (mx.abs(gradient).max(axis=(1, 2)) > 0).all()
+
+
+def test_a_layer_that_no_update_fits_is_refused_and_others_are_named():
+    network = tiny_llama()
+    network.layers[1].self_attn.q_proj = Doubled(64, 64)
+    with pytest.raises(AdapterError, match="q_proj is a Doubled") as caught:
+        attach_lora(network, LoraShape(rank=2, alpha=4.0), seed=0)
+    assert "down_proj, gate_proj" in caught.value.remedy
+
+
+class Doubled(nn.Linear):
+    """Does more with its weight than an update could follow."""
+
+    def __call__(self, x):
+        return 2 * super().__call__(x)
 
 
 def test_the_plain_layers_of_a_mixture_can_be_adapted_by_name():
     network = tiny_mixtral()
     attach_lora(network, LoraShape(rank=2, alpha=4.0, target_modules=("q_proj", "v_proj")), seed=0)
     assert len(adapted(network)) == 2
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        LoraShape(rank=2, alpha=4, target_modules=("k_proj", "q_proj")),
+        LoraShape(rank=3, alpha=5, dropout=0.1, target_modules=("up_proj",), layers=1),
+        LoraShape(rank=2, alpha=4, target_modules=("model.layers.0.mlp.up_proj", "model.layers.2.mlp.up_proj")),
+    ],
+    ids=str,
+)
+def test_the_shape_of_an_adapter_can_be_told_from_the_network(shape):
+    network = tiny_llama(layers=3)
+    attach_lora(network, shape, seed=0)
+    assert shape_in_training(network) == shape
 
 
 def test_a_second_adapter_is_refused():

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from mlx import nn
 from mlx.utils import tree_flatten
+from mlx_lm.models.switch_layers import SwitchLinear
 from reference.lora import lora_forward
 from tiny import tiny_llama
 
@@ -41,14 +42,14 @@ def test_forward_equals_the_papers_equation(bias):
 
 
 def test_a_layer_starts_out_as_its_base():
-    lora_a, lora_b = initial_factors(24, 16, 4, seed=0, path="x")
     linear = nn.Linear(24, 16)
+    lora_a, lora_b = initial_factors(linear, 4, seed=0, path="x")
     layer = LoRALinear(linear, lora_a, lora_b, scale=2.0, dropout=0.0)
     assert mx.array_equal(layer(rows()), linear(rows()))
 
 
 def test_initial_a_fills_its_bounds_evenly():
-    lora_a, _ = initial_factors(1024, 8, 64, seed=0, path="x")
+    lora_a, _ = initial_factors(nn.Linear(1024, 8), 64, seed=0, path="x")
     values = np.array(lora_a) * 1024**0.5
     assert values.min() >= -1.0
     assert values.max() <= 1.0
@@ -57,19 +58,29 @@ def test_initial_a_fills_its_bounds_evenly():
 
 
 def test_initial_a_depends_on_seed_and_path_and_on_nothing_else():
-    first, _ = initial_factors(24, 16, 4, seed=3, path="model.layers.0.mlp.up_proj")
+    first, _ = initial_factors(nn.Linear(24, 16), 4, seed=3, path="model.layers.0.mlp.up_proj")
     mx.random.normal((5,))  # whatever else draws from the global state
-    again, _ = initial_factors(24, 16, 4, seed=3, path="model.layers.0.mlp.up_proj")
-    other_seed, _ = initial_factors(24, 16, 4, seed=4, path="model.layers.0.mlp.up_proj")
-    other_path, _ = initial_factors(24, 16, 4, seed=3, path="model.layers.1.mlp.up_proj")
+    again, _ = initial_factors(nn.Linear(24, 16), 4, seed=3, path="model.layers.0.mlp.up_proj")
+    other_seed, _ = initial_factors(nn.Linear(24, 16), 4, seed=4, path="model.layers.0.mlp.up_proj")
+    other_path, _ = initial_factors(nn.Linear(24, 16), 4, seed=3, path="model.layers.1.mlp.up_proj")
     assert mx.array_equal(first, again)
     assert not mx.array_equal(first, other_seed)
     assert not mx.array_equal(first, other_path)
 
 
+def test_each_expert_starts_from_factors_of_its_own_and_an_embedding_from_a_row_a_token():
+    lora_a, lora_b = initial_factors(SwitchLinear(24, 16, 3), 4, seed=3, path="x")
+    assert (lora_a.shape, lora_b.shape) == ((3, 4, 24), (3, 16, 4))
+    assert not mx.array_equal(lora_a[0], lora_a[1])
+    assert abs(np.abs(lora_a).max() * 24**0.5 - 1) < 0.1
+    lora_a, lora_b = initial_factors(nn.Embedding(30, 8), 4, seed=3, path="x")
+    assert (lora_a.shape, lora_b.shape) == ((30, 4), (4, 8))
+
+
 def test_drawing_the_initial_factors_leaves_the_global_random_state_alone():
+    linear = nn.Linear(24, 16)
     before = mx.random.state[0].tolist()
-    initial_factors(24, 16, 4, seed=3, path="x")
+    initial_factors(linear, 4, seed=3, path="x")
     assert mx.random.state[0].tolist() == before
 
 

@@ -1,59 +1,53 @@
-"""Folding an adapter into weights, against numpy."""
+"""Folding an adapter into weights; that the weights are those of the formulas, test_layer_kinds.py shows."""
 
 import mlx.core as mx
 import numpy as np
 import pytest
+from adapted import NETWORKS, TOKENS
 from mlx.utils import tree_flatten
 from mlx_lm.models import llama
-from reference.lora import lora_merge
 from tiny import tiny_config, tiny_llama
 
 from mlxtune.adapters.attach import LoraShape, adapter_parameters, attach_lora, load_adapter_parameters
 from mlxtune.adapters.lora import lora_layers
-from mlxtune.adapters.merge import merge_lora, merged_weights
-from mlxtune.errors import AdapterError
+from mlxtune.adapters.merge import layer_updates, merged_weights
+from mlxtune.device.dequantize import dequantize_network
 
 
-def normal(*shape, seed=0, dtype=mx.float32):
-    return mx.random.normal(shape, key=mx.random.key(seed)).astype(dtype)
-
-
-def tuned_llama(**shape):
-    network = tiny_llama(**shape)
+def tuned(kind="tied", **shape):
+    network = NETWORKS[kind](**shape)
     attach_lora(network, LoraShape(rank=2, alpha=4.0), seed=0)
-    parameters = adapter_parameters(network)
-    load_adapter_parameters(network, {name: array + 0.05 for name, array in parameters.items()})
+    load_adapter_parameters(network, {name: array + 0.05 for name, array in adapter_parameters(network).items()})
     return network
 
 
-def test_merge_equals_the_papers():
-    weight, lora_a, lora_b = normal(16, 24, seed=1), normal(24, 4, seed=2), normal(4, 16, seed=3)
-    expected = lora_merge(weight, np.array(lora_a).T, np.array(lora_b).T, alpha=10.0)
-    np.testing.assert_allclose(np.array(merge_lora(weight, lora_a, lora_b, 10.0 / 4)), expected, rtol=1e-5, atol=1e-5)
-
-
-def test_merge_rounds_once():
-    weight, lora_a, lora_b = normal(64, 64, seed=1, dtype=mx.bfloat16), normal(64, 4, seed=2), normal(4, 64, seed=3)
-    merged = merge_lora(weight, lora_a, lora_b, 0.013)
-    assert merged.dtype == mx.bfloat16
-    exact = lora_merge(weight.astype(mx.float32), np.array(lora_a).T, np.array(lora_b).T, alpha=0.013 * 4)
-    once = mx.array(exact.astype(np.float32)).astype(mx.bfloat16)
-    assert mx.mean(merged == once).item() > 0.99  # float32 and float64 fall on different sides of a tie now and then
-
-
-def test_factors_that_do_not_fit_are_refused():
-    with pytest.raises(AdapterError, match=r"\[24, 4\] and \[4, 16\] do not fit a weight of \[24, 16\]"):
-        merge_lora(normal(24, 16), normal(24, 4), normal(4, 16), 1.0)
-
-
-@pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("quantized", [True, False])
-def test_a_plain_network_with_the_merged_weights_answers_as_the_adapted_one(quantized, tied):
-    network = tuned_llama(quantized=quantized, tied=tied)
-    plain = llama.Model(llama.ModelArgs.from_dict(tiny_config(tied=tied)))
+@pytest.mark.parametrize("kind", NETWORKS)
+def test_a_plain_network_with_the_merged_weights_answers_as_the_adapted_one(kind, quantized):
+    network, plain = tuned(kind, quantized=quantized), NETWORKS[kind]()
     plain.load_weights(list(merged_weights(network, mx.float32)))  # strict: every name, no other
-    tokens = mx.array([[5, 6, 7, 8]])
-    np.testing.assert_allclose(np.array(plain(tokens)), np.array(network(tokens)), rtol=0, atol=1e-5)
+    np.testing.assert_allclose(np.array(plain(TOKENS)), np.array(network(TOKENS)), rtol=0, atol=2e-4)
+
+
+@pytest.mark.parametrize("kind", NETWORKS)
+def test_the_updates_are_what_lies_between_the_base_and_the_merged_weights(kind):
+    network, base = tuned(kind, quantized=True), NETWORKS[kind](quantized=True)
+    dequantize_network(base)
+    before, merged = dict(tree_flatten(base.parameters())), dict(merged_weights(network, mx.float32))
+    updates = dict(layer_updates(network))
+    assert updates.keys() == {path for path, _ in lora_layers(network)}
+    for path, (weight, update) in updates.items():
+        assert weight.dtype == update.dtype == mx.float32
+        assert mx.array_equal(weight, before[f"{path}.weight"])
+        assert mx.array_equal(merged[f"{path}.weight"], weight + update)
+
+
+def test_merging_rounds_once():
+    network = tuned()
+    merged = dict(merged_weights(network, mx.bfloat16))
+    for path, (weight, update) in layer_updates(network):
+        assert merged[f"{path}.weight"].dtype == mx.bfloat16
+        assert mx.array_equal(merged[f"{path}.weight"], (weight + update).astype(mx.bfloat16))
 
 
 def test_biases_stay_with_their_layer():
@@ -63,9 +57,16 @@ def test_biases_stay_with_their_layer():
     assert {name for name, _ in merged_weights(network, mx.float32)} == expected
 
 
+def test_a_network_without_an_adapter_gives_its_own_weights():
+    network = tiny_llama()
+    assert dict(layer_updates(network)) == {}
+    for name, array in merged_weights(network, mx.float32):
+        assert mx.array_equal(array, dict(tree_flatten(network.parameters()))[name])
+
+
 def test_merging_leaves_the_network_as_it_is():
-    network = tuned_llama()
-    before = network(mx.array([[5, 6]]))
+    network = tuned()
+    before = network(TOKENS)
     mx.eval([array for _, array in merged_weights(network, mx.float16)])
     assert len(lora_layers(network)) == 14
-    assert mx.array_equal(network(mx.array([[5, 6]])), before)
+    assert mx.array_equal(network(TOKENS), before)

@@ -68,7 +68,7 @@ def test_peft_opens_our_folder_and_gives_the_same_logits(tmp_path, torch, peft, 
     base = tiny_model_folder(tmp_path / "base", layers=3)
     network = tuned(shape)
     (tmp_path / "adapter").mkdir()
-    save_adapter(network, tmp_path / "adapter", shape=shape, base_model=str(base))
+    save_adapter(network, tmp_path / "adapter", base_model=str(base))
     model = theirs(base)
     before = logits_of(torch, model)
     adapted = peft.PeftModel.from_pretrained(model, str(tmp_path / "adapter")).eval()
@@ -78,6 +78,10 @@ def test_peft_opens_our_folder_and_gives_the_same_logits(tmp_path, torch, peft, 
     assert {name.removeprefix("base_model.model.") for name in names} == expected
 
 
+QUERIES = {"r": 2, "lora_alpha": 4, "target_modules": ["q_proj"]}
+
+
+@pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize(
     "settings",
     [
@@ -85,23 +89,41 @@ def test_peft_opens_our_folder_and_gives_the_same_logits(tmp_path, torch, peft, 
         {"r": 2, "lora_alpha": 3, "target_modules": ["q_proj", "up_proj"], "lora_dropout": 0.1},
         {"r": 2, "lora_alpha": 4, "target_modules": ["v_proj"], "layers_to_transform": [1, 2]},
         {"r": 2, "lora_alpha": 4, "target_modules": ["o_proj"], "layers_to_transform": 2, "layers_pattern": "layers"},
+        {"r": 2, "lora_alpha": 4, "target_modules": ["o_proj"], "layers_to_transform": [0, 2]},
+        {"r": 2, "lora_alpha": 4, "target_modules": r".*\.[01]\..*(q|up)_proj"},
+        {"r": 2, "lora_alpha": 4, "target_modules": "all-linear", "exclude_modules": ["down_proj", "1.mlp.up_proj"]},
+        QUERIES | {"use_rslora": True},
+        QUERIES | {"rank_pattern": {"layers.1.self_attn.q_proj": 4}, "alpha_pattern": {r"layers.[02]\..*": 7}},
+        QUERIES | {"use_dora": True, "rank_pattern": {"^model.layers.0.self_attn.q_proj": 3}},
+        QUERIES | {"modules_to_save": ["lm_head", "model.norm"]},
+        QUERIES | {"modules_to_save": ["embed_tokens"]},
+        QUERIES | {"target_modules": ["q_proj", "embed_tokens"]},
+        QUERIES | {"target_modules": ["q_proj", "embed_tokens"], "use_dora": True},
+        QUERIES | {"target_modules": ["q_proj", "lm_head"]},
     ],
     ids=str,
 )
-def test_a_folder_that_peft_saved_opens_and_gives_the_same_logits(tmp_path, torch, peft, settings):
-    base = tiny_model_folder(tmp_path / "base", layers=3)
+def test_a_folder_that_peft_saved_opens_with_the_same_logits_and_goes_back(tmp_path, torch, peft, settings, tied):
+    base = tiny_model_folder(tmp_path / "base", layers=3, tied=tied)
     model = theirs(base)
     before = logits_of(torch, model)
     model.float()  # what PEFT saves
     torch.manual_seed(0)
     adapted = peft.get_peft_model(model, peft.LoraConfig(task_type="CAUSAL_LM", **settings)).eval()
     for name, parameter in adapted.named_parameters():
-        if "lora_" in name:
+        if "magnitude" in name:
+            torch.nn.init.uniform_(parameter, 0.5, 1.5)
+        elif "lora_" in name or "modules_to_save" in name:
             torch.nn.init.normal_(parameter, std=0.1)
     adapted.save_pretrained(tmp_path / "adapter")
-    network = tiny_llama(layers=3)
+    network = tiny_llama(layers=3, tied=tied)
     attach_adapter(network, tmp_path / "adapter")
-    assert_same(network(mx.array(TOKENS)), logits_of(torch, adapted), before)
+    expected = logits_of(torch, adapted)
+    assert_same(network(mx.array(TOKENS)), expected, before)
+    (tmp_path / "back").mkdir()
+    save_adapter(network, tmp_path / "back", base_model=str(base))
+    again = peft.PeftModel.from_pretrained(theirs(base), str(tmp_path / "back")).eval()
+    assert_same(network(mx.array(TOKENS)), logits_of(torch, again), before)
 
 
 @pytest.mark.parametrize("tied", [True, False])
@@ -113,7 +135,7 @@ def test_transformers_opens_a_fused_folder_and_gives_the_same_logits(tmp_path, t
     parameters = adapter_parameters(network)
     load_adapter_parameters(network, {name: array + 0.05 for name, array in parameters.items()})
     (tmp_path / "adapter").mkdir()
-    save_adapter(network, tmp_path / "adapter", shape=shape, base_model=str(base))
+    save_adapter(network, tmp_path / "adapter", base_model=str(base))
     before = logits_of(torch, theirs(base))
     fuse(base, tmp_path / "adapter", tmp_path / "out", precision=CPU_FLOAT32)
     assert_same(network(mx.array(TOKENS)), logits_of(torch, theirs(tmp_path / "out")), before)

@@ -101,8 +101,6 @@ def test_a_run_has_to_end():
         ("objective", {"type": "orpo"}, "objective"),
         ("objective", {"type": "kto"}, "objective"),
         ("objective", {"type": "grpo"}, "objective"),
-        ("model", {"source": "x", "adapter": "runs/a"}, "model.adapter"),
-        ("data", {"train": "t", "chat_template": "chatml"}, "data.chat_template"),
         ("report_to", ["wandb"], "report_to"),
     ],
 )
@@ -195,8 +193,9 @@ def test_the_tree_of_keys_is_the_recipe_with_all_defaults_filled_in():
     assert from_schema == set(keys_of(ALL_DEFAULTS)) | inside_lists_and_unions
 
 
-def test_the_paths_of_a_recipe_are_its_data_files():
-    assert [dotted(key) for key in path_keys()] == ["data.train", "data.valid", "data.test"]
+def test_the_paths_of_a_recipe_are_known():
+    files = {"data.train", "data.valid", "data.test", "data.chat_template"}
+    assert {dotted(key) for key in path_keys()} == {"model.adapter", *files}
     assert recipe().data.train == Path("t.jsonl")
 
 

@@ -20,6 +20,19 @@ def lora_merge(weight, a, b, *, alpha):
     return weight + (alpha / a.shape[0]) * np.einsum("or,ri->oi", b, a)
 
 
+def dora_merge(weight, a, b, *, scale, magnitude, axis=1):
+    """DoRA, equation 5 with V = W0: m (W0 + scale B A) / ||W0 + scale B A||, https://arxiv.org/abs/2402.09353
+
+    Args:
+        weight: [D_out, D_in], or an embedding [V, D], whose update is ``b`` [V, R] times ``a`` [R, D].
+        axis: along which lengths are taken: 1, one a row of the weight; 0, one a column.
+    """
+    weight, a, b = (np.asarray(array, np.float64) for array in (weight, a, b))
+    moved = weight + scale * np.einsum("or,ri->oi", b, a)
+    lengths = np.sqrt((moved**2).sum(axis=axis, keepdims=True))
+    return np.expand_dims(np.asarray(magnitude, np.float64), axis) * moved / lengths
+
+
 def affine_dequantize(packed, scales, biases, *, bits):
     """MLX's affine groups, from the definition: value = scale * code + bias, codes packed low bits first in uint32."""
     packed, scales, biases = (
