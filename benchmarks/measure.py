@@ -78,7 +78,8 @@ def child_environment(device: str) -> dict[str, str]:
 
 def device_named(choice: str) -> str:
     """``cpu`` or ``gpu``: ``auto`` is the GPU where MLX sees one."""
-    import mlx.core as mx
+    import mlxtune  # noqa: F401 - opens the BLAS, before any other import of mlx
+    import mlx.core as mx  # isort: skip
 
     return "gpu" if choice == "auto" and mx.is_available(mx.gpu) else "cpu"
 

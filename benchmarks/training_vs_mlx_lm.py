@@ -138,7 +138,8 @@ def convert_model(settings: Settings, folder: Path) -> Path:
     dtype = "float32" if settings.device == "cpu" else "bfloat16"
     click.echo(f"converting {settings.model} to {dtype}", err=True)
     out = folder / "model"
-    command = [sys.executable, "-m", "mlxtune", "convert", settings.model, out, "--dtype", dtype, "--quiet"]
+    command = [sys.executable, "-m", "mlxtune", "convert", settings.model, out, "--dtype", dtype]
+    command += ["--no-measure", "--quiet"]
     run_program(command, environment=child_environment(settings.device), log=folder / "convert.log")
     return out
 

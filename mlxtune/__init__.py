@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from mlxtune.deployment.answer import open_answerer as load
     from mlxtune.deployment.fuse_run import fuse_run as fuse
     from mlxtune.errors import MlxtuneError
+    from mlxtune.iteration.converting import convert
     from mlxtune.iteration.run import resume_run as resume
     from mlxtune.iteration.run import run_recipe as train
     from mlxtune.iteration.score import evaluate
-    from mlxtune.models.convert import convert
     from mlxtune.recipe.load import load_recipe
 
 __all__ = [
@@ -41,7 +41,7 @@ __all__ = [
 
 _HOMES = {
     "MlxtuneError": ("mlxtune.errors", "MlxtuneError"),
-    "convert": ("mlxtune.models.convert", "convert"),
+    "convert": ("mlxtune.iteration.converting", "convert"),
     "evaluate": ("mlxtune.iteration.score", "evaluate"),
     "fuse": ("mlxtune.deployment.fuse_run", "fuse_run"),
     "generate": ("mlxtune.deployment.answer", "generate"),

@@ -12,11 +12,11 @@ import re
 import secrets
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from mlxtune.errors import OutputExistsError
+from mlxtune.errors import DeviceError, OutputExistsError
 
 PART = re.compile(r"\..+\.[0-9a-f]{8}(\.old)?")
 """The hidden names of what is being written, and of what it is to replace."""
@@ -91,6 +91,37 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
+def check_new_file(path: Path, *, force: bool = False) -> None:
+    """What `new_file` refuses before its block runs. Raises: OutputExistsError."""
+    if path.is_dir():
+        raise OutputExistsError("this is a folder, and a file is to be written", where=path, remedy="name a file")
+    if not force and os.path.lexists(path):
+        raise _taken(path)
+
+
+@contextlib.contextmanager
+def new_file(path: Path, *, force: bool = False) -> Iterator[Path]:
+    """A file that appears under ``path`` only when the block has ended well; its folder is made where it is missing.
+
+    The block gets the name of a hidden sibling to write.
+
+    Raises: OutputExistsError, if ``path`` exists and ``force`` is not set, before the block runs or after it; also if
+        it is a folder.
+    """
+    check_new_file(path, force=force)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        with naming(part):
+            yield part
+        flush_path(part)
+        check_new_file(path, force=force)
+        part.replace(path)
+        flush_path(path.parent)
+    finally:
+        part.unlink(missing_ok=True)
+
+
 def check_new_folder(path: Path, *, force: bool = False) -> None:
     """What `new_folder` refuses before its block runs, for those who have long work to do before that.
 
@@ -105,6 +136,27 @@ def check_new_folder(path: Path, *, force: bool = False) -> None:
         )
     if not force and path.exists() and not (path.is_dir() and not any(path.iterdir())):
         raise _taken(path)
+
+
+def check_disk_space(
+    folder: Path, needed_bytes: int, *, free_bytes: Callable[[Path], int] = lambda path: shutil.disk_usage(path).free
+) -> None:
+    """Refuse long work whose result would not fit on the disk, before it begins.
+
+    Args:
+        folder: where the result is to be; it need not be there yet.
+        free_bytes: how much room a path's disk has.
+
+    Raises: DeviceError.
+    """
+    place = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    free = free_bytes(place)
+    if needed_bytes > free:
+        raise DeviceError(
+            f"{needed_bytes / 1e9:.2f} GB are needed, and {free / 1e9:.2f} GB are free on this disk",
+            where=place,
+            remedy="make room, or write to another disk",
+        )
 
 
 @contextlib.contextmanager

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from mlxtune.errors import OutputExistsError
+from mlxtune.errors import DeviceError, OutputExistsError
 from mlxtune.files import (
+    check_disk_space,
     clear_parts,
     naming,
     new_folder,
@@ -185,3 +186,24 @@ def test_what_a_killed_process_left_is_cleared_and_nothing_else(tmp_path):
     make_folder(tmp_path / ".out.0123abcd")
     clear_parts(tmp_path)
     assert names_in(tmp_path) == [".c.0123", ".hidden", "d.0123abcd"]
+
+
+def test_a_result_that_would_not_fit_is_refused_with_what_is_needed_and_what_is_free(tmp_path):
+    asked = []
+
+    def free_bytes(path):
+        asked.append(path)
+        return 2_000_000_000
+
+    check_disk_space(tmp_path / "new" / "out", 2_000_000_000, free_bytes=free_bytes)
+    with pytest.raises(DeviceError, match=r"2\.50 GB are needed, and 2\.00 GB are free on this disk") as caught:
+        check_disk_space(tmp_path / "new" / "out", 2_500_000_000, free_bytes=free_bytes)
+
+    assert asked == [tmp_path, tmp_path]
+    assert (caught.value.where, caught.value.remedy) == (str(tmp_path), "make room, or write to another disk")
+
+
+def test_what_the_system_says_is_free_is_believed(tmp_path):
+    check_disk_space(tmp_path, 1)
+    with pytest.raises(DeviceError):
+        check_disk_space(tmp_path, 1 << 80)

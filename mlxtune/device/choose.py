@@ -10,7 +10,7 @@ from mlxtune.device.memory import hold_gpu_memory
 from mlxtune.device.precision import CPU_FLOAT32, GPU_BFLOAT16, Precision
 from mlxtune.errors import DeviceError, UsageError
 
-CPU_CACHE_BYTES = 512 << 20
+CPU_CACHE_BYTES = 128 << 20
 """Freed buffers kept for reuse on the CPU; with MLX's own 32 MB a step's memory is cleared anew each time."""
 
 

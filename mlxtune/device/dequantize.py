@@ -4,7 +4,7 @@ Affine scales and biases are cast first: in float16 the product would be rounded
 scales of the other modes are exponents in bytes and stay as they are. Knows modules, not model families.
 """
 
-from collections.abc import Container
+from collections.abc import Container, Mapping
 from typing import Any
 
 import mlx.core as mx
@@ -31,6 +31,15 @@ def unpacked_weight(layer: Any) -> mx.array:
     # A mixture has one scale an expert beside those of its groups, and MLX takes one at a time.
     experts = zip(layer.weight, scales, global_scales, strict=True)
     return mx.stack([mx.dequantize(weight, own, global_scale=scale, **settings) for weight, own, scale in experts])
+
+
+def rounded_weight(weight: mx.array, setting: Mapping[str, Any]) -> mx.array:
+    """What is left of a weight, [..., D_out, D_in], quantized by ``setting`` (config.json has such); float32."""
+    bits, group_size, mode = setting["bits"], setting["group_size"], setting["mode"]
+    packed, scales, *biases = mx.quantize(weight, group_size, bits, mode)
+    if biases:
+        scales, biases = scales.astype(mx.float32), [biases[0].astype(mx.float32)]
+    return mx.dequantize(packed, scales, *biases, group_size=group_size, bits=bits, mode=mode, dtype=mx.float32)
 
 
 def dequantize_network(network: nn.Module, kept: Container[str] = ()) -> None:

@@ -20,7 +20,7 @@ from mlxtune.device.dequantize import dequantize_network
 class Precision:
     """The number formats of one device."""
 
-    name: Literal["cpu-float32", "gpu-bfloat16"]
+    name: Literal["cpu-float32", "gpu-bfloat16", "gpu-float16"]
     dtype: mx.Dtype
     """Of activations, and of all floating point weights of the base."""
     dequantize: bool
@@ -29,6 +29,8 @@ class Precision:
 
 CPU_FLOAT32 = Precision("cpu-float32", mx.float32, dequantize=True)
 GPU_BFLOAT16 = Precision("gpu-bfloat16", mx.bfloat16, dequantize=False)
+GPU_FLOAT16 = Precision("gpu-float16", mx.float16, dequantize=False)
+"""Only to ask a model whose weights are stored so: bfloat16 would round away what a fused one keeps of its tuning."""
 
 
 def apply_precision(network: nn.Module, precision: Precision) -> None:

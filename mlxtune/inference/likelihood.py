@@ -7,14 +7,25 @@ a gradient to the head itself would be lost: a head that trains is refused.
 """
 
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import mlx.core as mx
 from mlx import nn
 from mlx.utils import tree_flatten
+from mlx_lm.models.cache import make_prompt_cache
 
+from mlxtune.adapters.saved import under_adapter
 from mlxtune.errors import TrainingError
-from mlxtune.inference.shared_prefix import PIECE, Forward, can_share_prefix, forward_shared, layer_windows
+from mlxtune.inference.shared_prefix import (
+    PIECE,
+    Forward,
+    Window,
+    can_share_prefix,
+    forward_shared,
+    layer_windows,
+    needs_caches,
+)
 from mlxtune.models.anatomy import Anatomy, anatomy_of, apply_head
 
 CHUNK_BYTES = 64 << 20
@@ -27,16 +38,21 @@ class Reader:
 
     ``anatomy`` is None for a family that no test has shown to fit: it is read through its full logits.
     ``windows`` is None for a network that shares no prefixes. ``piece`` positions of a row run together at most.
+    ``fresh_caches``: the network is to be read with caches, empty ones, since it is another without.
     """
 
     network: nn.Module
     anatomy: Anatomy | None
-    windows: list[int | None] | None
+    windows: list[Window] | None
     piece: int = PIECE
+    fresh_caches: bool = False
 
     @property
     def forward(self) -> Forward:
-        return self.network if self.anatomy is None else self.anatomy.backbone
+        forward = self.network if self.anatomy is None else self.anatomy.backbone
+        if not self.fresh_caches:
+            return forward
+        return lambda token_ids, cache=None: forward(token_ids, cache=cache or make_prompt_cache(self.network))
 
     @property
     def shares_prefixes(self) -> bool:
@@ -50,7 +66,8 @@ def make_reader(network: nn.Module, *, in_pieces: bool = True) -> Reader:
         in_pieces: whether long rows may be read piece by piece; not where dropout would draw each piece the same mask.
     """
     windows = layer_windows(network) if can_share_prefix(network) else None
-    return Reader(network, anatomy_of(network), windows, PIECE if in_pieces else sys.maxsize)
+    piece = PIECE if in_pieces else sys.maxsize
+    return Reader(network, anatomy_of(network), windows, piece, fresh_caches=windows is None and needs_caches(network))
 
 
 def target_states(reader: Reader, prefix_ids: mx.array, token_ids: mx.array, target_index: mx.array) -> mx.array:
@@ -78,7 +95,7 @@ def target_loss_sum(reader: Reader, states: mx.array, target_id: mx.array, targe
         raise TrainingError("the network's head is trainable", remedy="leave lm_head and the embedding out of training")
 
     def chunk_loss(states: mx.array, ids: mx.array, weight: mx.array) -> mx.array:
-        return mx.sum(weight * _cross_entropy(_logits(reader, states), ids))
+        return mx.sum(weight * _cross_entropy(target_logits(reader, states), ids))
 
     @mx.custom_function
     def loss_and_gradient(states: mx.array, ids: mx.array, weight: mx.array) -> tuple[mx.array, mx.array]:
@@ -110,7 +127,7 @@ def target_losses(reader: Reader, states: mx.array, target_id: mx.array) -> tupl
     """
     losses, hits = [], []
     for start, stop in _chunks(reader, states.shape):
-        logits = _logits(reader, states[start:stop])
+        logits = target_logits(reader, states[start:stop])
         ids = target_id[start:stop]
         losses.append(_cross_entropy(logits, ids))
         hits.append(mx.argmax(logits, axis=-1) == ids)
@@ -118,7 +135,23 @@ def target_losses(reader: Reader, states: mx.array, target_id: mx.array) -> tupl
     return mx.concatenate(losses), mx.concatenate(hits)
 
 
-def _logits(reader: Reader, states: mx.array) -> mx.array:
+def log_probabilities(reader: Reader, states: mx.array) -> Iterator[mx.array]:
+    """The log-probability of every token, for some positions at a time, in their order; evaluated.
+
+    Args:
+        states: [T, D] or [T, V], from `target_states`.
+
+    Yields: [t, V] float32, of at most ``CHUNK_BYTES``.
+    """
+    for start, stop in _chunks(reader, states.shape):
+        logits = target_logits(reader, states[start:stop])
+        logits = logits - mx.logsumexp(logits, axis=-1, keepdims=True)
+        mx.eval(logits)
+        yield logits
+
+
+def target_logits(reader: Reader, states: mx.array) -> mx.array:
+    """[T, V] float32, of ``states`` from `target_states`; lazy, and differentiable in all."""
     logits = states if reader.anatomy is None else apply_head(reader.anatomy, states)
     return logits.astype(mx.float32)
 
@@ -136,6 +169,6 @@ def _cross_entropy(logits: mx.array, ids: mx.array) -> mx.array:
 
 def _chunks(reader: Reader, shape: tuple[int, ...]) -> list[tuple[int, int]]:
     """Spans of the T positions, each of at most CHUNK_BYTES of logits."""
-    width = shape[1] if reader.anatomy is None else reader.anatomy.head.weight.shape[0]
+    width = shape[1] if reader.anatomy is None else under_adapter(reader.anatomy.head).weight.shape[0]
     size = max(1, CHUNK_BYTES // (4 * width))
     return [(start, min(start + size, shape[0])) for start in range(0, shape[0], size)]

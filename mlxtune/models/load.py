@@ -10,11 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import mlx.core as mx
 from mlx import nn
+from mlx.utils import tree_flatten
 
 from mlxtune.device.limits import import_mlx_lm
-from mlxtune.device.precision import Precision, apply_precision
+from mlxtune.device.precision import GPU_BFLOAT16, GPU_FLOAT16, Precision, apply_precision
 from mlxtune.errors import ModelError
+from mlxtune.models.chat_template import ChatTemplate
 from mlxtune.models.safetensors import validate_weights
 from mlxtune.models.tokenizer import open_tokenizer
 
@@ -36,17 +39,46 @@ class Model:
     folder: Path
 
 
-def open_model(folder: Path, precision: Precision) -> Model:
+def open_model(folder: Path, precision: Precision, chat_template: ChatTemplate | None = None) -> Model:
     """Open a local folder in Hugging Face's or MLX's form.
 
-    Raises: ModelError, if the folder is not whole, or mlx_lm has no class for its architecture.
+    Args:
+        chat_template: in place of the tokenizer's own.
+
+    Raises: ModelError, if the folder is not whole, mlx_lm has no class for its architecture, or the template is none
+        for this tokenizer.
     """
     network, config = load_network(folder)
-    tokenizer = open_tokenizer(folder)
+    tokenizer = open_tokenizer(folder, chat_template)
     apply_precision(network, precision)
     network.freeze()
     network.eval()
     return Model(network, tokenizer, config, folder)
+
+
+def precision_to_ask(folder: Path, precision: Precision) -> Precision:
+    """The number formats in which a model that is not trained further is asked: as ``precision``, or on a GPU float16
+    where the weights are stored so.
+
+    Raises: ModelError, if there is no config.
+    """
+    config = read_config(folder)
+    is_float16 = "float16" in (config.get("torch_dtype"), config.get("dtype")) and "quantization" not in config
+    return GPU_FLOAT16 if is_float16 and precision == GPU_BFLOAT16 else precision
+
+
+def bytes_to_open(folder: Path, precision: Precision) -> int:
+    """The memory that `open_model` needs for the network's arrays, worked out from their sizes. Raises: ModelError."""
+    from mlx_lm.utils import get_total_parameters
+
+    network, _ = load_network(folder)
+    if precision.dequantize:
+        return get_total_parameters(network) * precision.dtype.size
+    arrays: Any = tree_flatten(network.parameters(), destination={})
+    return sum(
+        array.size * precision.dtype.size if mx.issubdtype(array.dtype, mx.floating) else array.nbytes
+        for array in arrays.values()
+    )
 
 
 def load_network(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
@@ -122,7 +154,7 @@ def check_config(config: dict[str, Any], folder: Path) -> None:
 
     try:
         _get_classes(config)
-    except (ValueError, AttributeError) as error:
+    except (ValueError, AttributeError, SystemExit) as error:  # olmo's module ends the process without its package
         own_code = " and its own code (auto_map) is never run" if "auto_map" in config else ""
         raise ModelError(
             f"mlx_lm has no class for the model type {model_type}{own_code}",

@@ -1,6 +1,6 @@
 """Writing an MLX model folder: weights in shards, config.json with what is quantized how, the files beside them.
 
-Knows names and arrays, not networks: weights come as a stream, so that a model larger than memory is written a shard
+Knows names and arrays, not networks: weights come as a stream, so that a model larger than memory is written a tensor
 at a time. Writes plainly, file by file; whoever calls gives a folder that nobody sees yet (``files.new_folder``).
 """
 
@@ -14,7 +14,8 @@ import mlx.core as mx
 
 from mlxtune.device.limits import import_mlx_lm
 from mlxtune.files import write_json
-from mlxtune.models.safetensors import INDEX, write_safetensors
+from mlxtune.models.safetensors import INDEX
+from mlxtune.models.shard import ShardWriter
 from mlxtune.progress import Progress, silent
 from mlxtune.recipe.choices import DTYPE_NAMES
 
@@ -42,35 +43,27 @@ def write_weights(
     """Write tensors as ``model.safetensors``, or as numbered shards with an index beside them.
 
     Args:
-        weights: name and array, which may be lazy; each is evaluated as it comes and dropped with its shard, so that
-            memory holds one shard and what one tensor is made of.
-        count: how many there are, for ``progress``.
+        weights: name and array, which may be lazy; each is evaluated, written and dropped as it comes, so that memory
+            holds what one tensor is made of.
+        count: about how many there are, for ``progress``.
         shard_bytes: no shard is larger, except for a tensor that is.
 
     Returns: the bytes of all tensors together.
     """
     shards: list[list[str]] = []
-    shard: dict[str, mx.array] = {}
-    shard_size = total = done = 0
-
-    def close() -> None:
-        nonlocal shard, shard_size
-        write_safetensors(folder / f"part-{len(shards)}.safetensors", shard, {"format": "mlx"})
-        shards.append(list(shard))
-        shard, shard_size = {}, 0
-        mx.clear_cache()
-        progress("write: tensors", done, count)
-
-    for name, array in weights:
-        if shard and shard_size + array.nbytes > shard_bytes:
-            close()
-        # Together, MLX would read all that a shard is made of before it computes the first tensor.
-        mx.eval(array)
-        shard[name] = array
-        shard_size += array.nbytes
-        total += array.nbytes
-        done += 1
-    close()
+    total = done = 0
+    stream = iter(weights)
+    item = next(stream, None)
+    while item is not None or not shards:
+        with ShardWriter(folder / f"part-{len(shards)}.safetensors", count - done) as shard:
+            while item is not None and (not shard.size or shard.size + item[1].nbytes <= shard_bytes):
+                shard.add(*item)
+                item = None  # let go of, before the next is made
+                done += 1
+                progress("write: tensors", done, count)
+                item = next(stream, None)
+        shards.append(list(shard.entries))
+        total += shard.size
     weight_map: dict[str, str] = {}
     for i, names in enumerate(shards):
         last = "model.safetensors" if len(shards) == 1 else f"model-{i + 1:05d}-of-{len(shards):05d}.safetensors"

@@ -55,6 +55,19 @@ def conversation(text: str) -> dict:
     return {"messages": [{"role": role, "text": f"{text} {i}"} for i, role in enumerate(roles)]}
 
 
+def test_both_programs_convert_the_same_folder_to_the_same_bytes(tmp_path):
+    tiny_model_folder(tmp_path / "model")
+    options = ["--model", tmp_path / "model", "--dtype", "bfloat16", "--form", "4-bit"]
+    report, done = run("convert_vs_mlx_lm", tmp_path, *options)
+    (result,) = report["results"]
+    assert (result["source"], result["form"]) == ("model, bfloat16", "4-bit")
+    (turn,) = result["turns"]
+    assert turn["mlxtune"]["bytes"] == turn["mlx_lm"]["bytes"] > 0
+    assert result["ratio"]["wall_s"] == turn["mlxtune"]["wall_s"] / turn["mlx_lm"]["wall_s"]
+    assert min(turn[program]["peak_bytes"] for program in turn) > 10e6
+    assert len(done.stdout.splitlines()) == 5
+
+
 def test_scaling_measures_each_point_and_draws_a_figure(tmp_path):
     options = ["--axis", "layers", "--width", 192, "--steps", 2, "--figure", tmp_path / "figure.svg"]
     report, done = run("scaling", tmp_path, *options)

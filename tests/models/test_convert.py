@@ -3,7 +3,9 @@
 import json
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
+import gguf
 import mlx.core as mx
 import mlx_lm
 import numpy as np
@@ -13,8 +15,11 @@ from reference.gguf import values_of_affine
 from tiny import tiny_model_folder
 
 from mlxtune.device.choose import CPU_CACHE_BYTES
-from mlxtune.errors import ModelError, OutputExistsError, UsageError
+from mlxtune.device.precision import CPU_FLOAT32
+from mlxtune.errors import DeviceError, ModelError, OutputExistsError, UsageError
 from mlxtune.models.convert import convert as convert_on
+from mlxtune.models.gguf import imported_bytes, read_gguf
+from mlxtune.models.load import open_model
 from mlxtune.models.safetensors import validate_weights
 
 convert = partial(convert_on, device="cpu")
@@ -111,6 +116,140 @@ def test_quantized_values_lie_within_half_a_step_of_the_floats(tmp_path, floats,
     assert mx.mean(error / mx.abs(layer.scales)[..., None]).item() < 0.3
 
 
+@pytest.mark.parametrize("mode", ["mxfp4", "mxfp8", "nvfp4"])
+def test_mlx_lm_opens_every_mode_and_computes_what_we_do(tmp_path, floats, mode):
+    report = convert(str(floats), tmp_path / "out", mode=mode)
+
+    theirs, _ = mlx_lm.load(str(tmp_path / "out"))
+    assert theirs.layers[0].mlp.up_proj.mode == mode
+    tokens = mx.array([[5, 6, 7, 8, 9]])
+    ours = open_model(tmp_path / "out", CPU_FLOAT32).network(tokens)
+    assert mx.allclose(ours, theirs(tokens).astype(mx.float32), rtol=1e-3, atol=1e-3).item()
+    source = open_model(floats, CPU_FLOAT32).network(tokens)
+    assert 0.9 < mx.sum(ours * source).item() / mx.sum(source * source).item() < 1.1
+    (form,) = report["forms"]
+    assert (form["mode"], form["layers"]) == (mode, 15)
+
+
+@pytest.mark.parametrize("mode", ["affine", "mxfp4", "mxfp8", "nvfp4"])
+def test_the_grid_is_mlx_lms_own(tmp_path, floats, mode):
+    bits = 4 if mode == "affine" else None
+    convert(str(floats), tmp_path / "out", mode=mode, bits=bits, group_size=64 if bits else None)
+
+    network, config = mlx_lm.utils.load_model(floats)
+    network, _ = mlx_lm.utils.quantize_model(network, config, group_size=None, bits=None, mode=mode)
+    theirs, ours = dict(tree_flatten(network.parameters())), weights_of(tmp_path / "out")
+    assert ours.keys() == theirs.keys()
+    assert all(bits_of(ours[name]) == bits_of(theirs[name]) for name in theirs)
+
+
+@pytest.mark.parametrize("mode", ["mxfp4", "mxfp8", "nvfp4"])
+def test_what_is_in_a_mode_already_passes_through(tmp_path, floats, mode):
+    convert(str(floats), tmp_path / "first", mode=mode)
+
+    report = convert(str(tmp_path / "first"), tmp_path / "second", mode=mode)
+
+    assert report["exact"]
+    before, after = weights_of(tmp_path / "first"), weights_of(tmp_path / "second")
+    assert all(bits_of(before[name]) == bits_of(after[name]) for name in before)
+
+
+def test_a_mix_is_what_mlx_lm_makes_of_it(tmp_path, floats):
+    report = convert(str(floats), tmp_path / "ours", mix="mixed_3_6", group_size=32)
+    mlx_lm.convert(str(floats), str(tmp_path / "theirs"), quantize=True, q_group_size=32, quant_predicate="mixed_3_6")
+
+    ours, theirs = weights_of(tmp_path / "ours"), weights_of(tmp_path / "theirs")
+    assert ours.keys() == theirs.keys()
+    assert all(bits_of(ours[name]) == bits_of(theirs[name]) for name in theirs)
+    mlx_lm.load(str(tmp_path / "ours"))
+    assert {form["bits"]: form["layers"] for form in report["forms"]} == {3: 13, 6: 2}
+
+
+def test_what_is_quantized_otherwise_loses_for_the_second_time_and_that_is_said(tmp_path, quantized):
+    report = convert(str(quantized), tmp_path / "out", bits=3)
+
+    (note,) = report["notes"]
+    assert note == "15 layers were quantized before in another way: what that lost is lost too"
+    packed, values = weights_of(quantized), weights_of(tmp_path / "out")
+    name = "model.layers.0.mlp.down_proj"
+    stored, again = (
+        mx.dequantize(*(weights[f"{name}.{part}"] for part in ("weight", "scales", "biases")), group_size=32, bits=bits)
+        for weights, bits in ((packed, 4), (values, 3))
+    )
+    steps = mx.abs(stored - again).reshape(64, -1, 32) / mx.abs(values[f"{name}.scales"])[..., None]
+    assert 0 < mx.max(steps).item() < 1.1
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "exact"),
+    [
+        ("floats", {}, True),
+        ("quantized", {}, True),
+        ("quantized", {"dtype": "float32"}, True),
+        ("quantized", {"bits": 4}, True),
+        ("quantized", {"bits": 4, "dtype": "bfloat16"}, False),
+        ("quantized", {"dtype": "float16"}, False),
+        ("quantized", {"bits": 8}, False),
+        ("floats", {"bits": 8}, False),
+        ("floats", {"dtype": "bfloat16"}, False),
+    ],
+)
+def test_what_is_exact_is_known_and_only_the_rest_is_measured(tmp_path, request, kind, options, exact):
+    asked = []
+
+    def measure(folder):
+        asked.append(folder)
+        return lambda part: sorted(path.name for path in part.glob("*.safetensors"))
+
+    source = request.getfixturevalue(kind)
+    report = convert(str(source), tmp_path / "out", **options, measure=measure)
+
+    assert report["exact"] is exact
+    assert asked == ([] if exact else [source])
+    assert report["fidelity"] == (None if exact else ["model.safetensors"])
+
+
+def test_a_measure_that_fails_leaves_nothing(tmp_path, floats):
+    def fail(part):
+        raise ModelError(f"cannot read {part}")
+
+    with pytest.raises(ModelError, match="cannot read"):
+        convert(str(floats), tmp_path / "out", bits=4, measure=lambda _: fail)
+
+    assert [path.name for path in tmp_path.iterdir()] == ["floats"]
+
+
+@pytest.mark.parametrize("options", [{}, {"bits": 4}, {"dtype": "float32"}])
+@pytest.mark.parametrize("kind", ["floats", "tiny_gguf"])
+def test_a_disk_too_small_is_found_before_anything_is_written(tmp_path, request, monkeypatch, kind, options):
+    source = request.getfixturevalue(kind)
+    needed = convert(str(source), tmp_path / "fits", **options)["bytes"]
+    usage = SimpleNamespace(free=needed - 1)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: usage)
+
+    with pytest.raises(DeviceError, match=r"GB are needed, and .* GB are free on this disk") as caught:
+        convert(str(source), tmp_path / "new" / "out", **options)
+
+    assert caught.value.where == str(tmp_path)
+    assert not (tmp_path / "new").exists()
+
+
+def test_the_size_of_a_gguf_is_known_before_it_is_imported(tmp_path, tiny_gguf):
+    report = convert(str(tiny_gguf), tmp_path / "out")
+    assert imported_bytes(read_gguf(tiny_gguf)) == report["bytes"]
+    assert report["bytes"] == sum(array.nbytes for array in weights_of(tmp_path / "out").values())
+
+
+def test_a_gguf_that_has_to_be_expanded_is_not_called_exact(tmp_path, write_gguf):
+    q5_0 = gguf.GGMLQuantizationType.Q5_0
+    write_gguf(tmp_path / "x.gguf", types={"blk.0.ffn_down.weight": q5_0})
+
+    report = convert(str(tmp_path / "x.gguf"), tmp_path / "out")
+
+    assert not report["exact"]
+    assert report["notes"] == ["Q5_0 became 16-bit floats, which rounds a value by at most 1/2048"]
+
+
 def test_layers_that_are_stored_as_asked_pass_through_and_the_others_do_not(tmp_path, write_gguf):
     write_gguf(tmp_path / "x.gguf")
     convert(str(tmp_path / "x.gguf"), tmp_path / "stored")
@@ -194,6 +333,9 @@ def test_values_beyond_float16_are_refused(tmp_path, floats):
         ({"group_size": 32}, "a group size alone"),
         ({"dtype": "float8"}, "no dtype float8"),
         ({"device": "tpu"}, "no device 'tpu'"),
+        ({"mode": "mxfp4", "bits": 8}, "mxfp4 has 4 bits in groups of 32"),
+        ({"mix": "mixed_3_6", "bits": 3}, "mixed_3_6 says how many bits"),
+        ({"mix": "sensitive", "bits": 3}, "measured on rows"),
     ],
 )
 def test_options_that_mean_nothing_are_refused(tmp_path, floats, options, sentence):

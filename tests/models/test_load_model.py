@@ -12,9 +12,9 @@ from mlx import nn
 from mlx.utils import tree_flatten
 from tiny import tiny_model_folder
 
-from mlxtune.device.precision import CPU_FLOAT32, GPU_BFLOAT16
+from mlxtune.device.precision import CPU_FLOAT32, GPU_BFLOAT16, GPU_FLOAT16
 from mlxtune.errors import ModelError
-from mlxtune.models.load import load_network, open_model
+from mlxtune.models.load import load_network, open_model, precision_to_ask
 from mlxtune.models.tokenizer import open_tokenizer
 
 INPUTS = mx.array([[3, 1, 4, 1, 5]])
@@ -44,6 +44,24 @@ def test_for_a_gpu_quantized_weights_stay_and_floats_become_bfloat16(tmp_path):
     layer = model.network.layers[0].self_attn.q_proj
     assert isinstance(layer, nn.QuantizedLinear)
     assert layer.scales.dtype == mx.bfloat16
+
+
+@pytest.mark.parametrize(
+    ("config", "asked"),
+    [
+        ({"torch_dtype": "float16"}, GPU_FLOAT16),
+        ({"dtype": "float16"}, GPU_FLOAT16),
+        ({"torch_dtype": "bfloat16"}, GPU_BFLOAT16),
+        ({"torch_dtype": "float16", "quantization": {"group_size": 32, "bits": 4}}, GPU_BFLOAT16),
+    ],
+)
+def test_a_model_stored_in_float16_is_asked_in_it_on_a_gpu(tmp_path, config, asked):
+    folder = tiny_model_folder(tmp_path, quantized="quantization" in config)
+    edit_config(folder, **config)
+    assert precision_to_ask(folder, GPU_BFLOAT16) == asked
+    assert precision_to_ask(folder, CPU_FLOAT32) == CPU_FLOAT32
+    network = open_model(folder, asked).network
+    assert network(mx.array([[5, 6]])).dtype == asked.dtype
 
 
 @pytest.mark.parametrize("precision", [CPU_FLOAT32, GPU_BFLOAT16])

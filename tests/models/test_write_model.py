@@ -4,6 +4,7 @@ import json
 
 import mlx.core as mx
 import pytest
+from safetensors import safe_open
 
 from mlxtune.models.safetensors import INDEX, validate_weights
 from mlxtune.models.write import copy_companions, quantization_config, write_weights
@@ -28,7 +29,33 @@ def test_shards_hold_to_the_limit_and_the_index_finds_each_tensor(tmp_path):
     assert set(validate_weights(tmp_path)) == {name for name, _ in tensors}
     weight_map = json.loads((tmp_path / INDEX).read_text())["weight_map"]
     assert mx.load(str(tmp_path / weight_map["t3"]))["t3"].tolist() == [3.0] * 10
-    assert [done for _, done, _ in moves] == [2, 4, 5, 6]
+    assert [done for _, done, _ in moves] == [1, 2, 3, 4, 5, 6]
+
+
+TYPES = [mx.bool_, mx.uint8, mx.int8, mx.uint16, mx.int32, mx.uint32, mx.int64, mx.float16, mx.bfloat16, mx.float32]
+
+
+@pytest.mark.parametrize("dtype", TYPES, ids=str)
+@pytest.mark.parametrize("count", [1, 40])
+def test_what_is_written_is_read_back_to_the_last_bit_and_safetensors_opens_it(tmp_path, dtype, count):
+    draw = mx.random.randint(0, 100, (4, 6), key=mx.random.key(3)).astype(dtype)
+    tensors = {"a": draw, "turned": draw.T, "part": draw[1:3, ::2], "one": draw[0, 0], "none": draw[:0], "é": draw[0]}
+
+    # also where there are more tensors than were foreseen, and the header outgrows its room
+    write_weights(tmp_path, tensors.items(), count=count)
+
+    path = tmp_path / "model.safetensors"
+    assert [path.name for path in tmp_path.iterdir()] == ["model.safetensors"]
+    assert {name: tensor.shape for name, tensor in validate_weights(tmp_path).items()} == {
+        name: array.shape for name, array in tensors.items()
+    }
+    found = dict(mx.load(str(path)))
+    assert all(found[name].dtype == dtype and mx.array_equal(found[name], tensors[name]).item() for name in tensors)
+    with safe_open(path, "numpy") as file:
+        assert file.metadata() == {"format": "mlx"}
+        assert {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()} == {  # noqa: SIM118 - no mapping
+            name: array.shape for name, array in tensors.items()
+        }
 
 
 def test_the_commonest_setting_stands_once_and_the_others_by_layer():
