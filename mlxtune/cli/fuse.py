@@ -1,4 +1,4 @@
-"""``mlxtune fuse``: a run's adapter folded into its base, as one model folder that other programs open."""
+"""``mlxtune fuse``: an adapter folded into its base, as one model folder that other programs open."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -6,27 +6,59 @@ from pathlib import Path
 import click
 
 from mlxtune.cli.output import Output, output_options
-from mlxtune.recipe.choices import DTYPE_NAMES
+from mlxtune.recipe.choices import BITS, DTYPE_NAMES, in_words
 
 
 @click.command()
-@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("run_or_model", metavar="RUN_OR_MODEL")
 @click.argument("out", type=click.Path(path_type=Path))
-@click.option("--dtype", type=click.Choice(DTYPE_NAMES), help="How the weights are stored.")
-@click.option("--requantize", is_flag=True, help="Not available yet: its loss is not measured yet.")
+@click.option("--adapter", type=click.Path(path_type=Path), help="The adapter folder to fold into a model.")
+@click.option("--data", type=click.Path(path_type=Path), help="JSON Lines to measure the loss on; else the run's own.")
+@click.option("--dtype", type=click.Choice(DTYPE_NAMES), help="How floats are stored.")
+@click.option("--requantize", is_flag=True, help="Quantize: with the base's bits, unless --bits says otherwise.")
+@click.option(
+    "--bits",
+    type=click.Choice([*map(str, BITS), "auto"]),
+    help=f"With --requantize: {in_words(BITS)}, or auto: layer by layer, as few as lose little enough.",
+)
+@click.option("--accept-loss", is_flag=True, help="Write it, though it loses too much of the tuning.")
 @click.option("--force", is_flag=True, help="Replace OUT.")
 @output_options
-def command(run: Path, out: Path, dtype: str | None, requantize: bool, force: bool, output: Output) -> None:
-    """Fold the adapter of RUN into its base model; write a model folder to OUT."""
-    from mlxtune.deployment.fuse_run import fuse_run
-    from mlxtune.errors import UsageError
+def command(
+    *,
+    run_or_model: str,
+    out: Path,
+    adapter: Path | None,
+    data: Path | None,
+    dtype: str | None,
+    requantize: bool,
+    bits: str | None,
+    accept_loss: bool,
+    force: bool,
+    output: Output,
+) -> None:
+    """Fold the adapter of a run, or --adapter, into its base model; write a model folder to OUT.
 
-    if requantize:
-        raise UsageError(
-            "requantizing a fused model is not available yet: it can lose most of the tuning, and the loss is not "
-            "measured yet",
-            where="--requantize",
-            remedy="leave it out; the fused model is stored in 16-bit floats",
-        )
-    report = fuse_run(run, out, dtype=dtype, device=output.device, force=force, progress=output.progress)
-    output.show(asdict(report), f"{report.out}: {report.dtype}, {report.bytes / 1e6:.0f} MB ({report.reason})")
+    What storing the result loses is measured and printed: the share of the update that every layer still holds, and
+    the distance from base plus adapter on held-out rows. Less than 90 % of the update, or more than 0.02 nats a token,
+    is refused.
+    """
+    from mlxtune.deployment.fuse_run import fuse_run
+
+    if bits is not None and not requantize:
+        raise click.UsageError("--bits goes with --requantize")
+    asked = None if not requantize else bits or "stored"
+    report = fuse_run(
+        run_or_model,
+        out,
+        adapter=adapter,
+        data=data,
+        dtype=dtype,
+        bits=int(asked) if asked and asked.isdigit() else asked,
+        accept_loss=accept_loss,
+        device=output.device,
+        force=force,
+        progress=output.progress,
+    )
+    size = f"{report.out}: {report.dtype}, {report.bytes / 1e6:.0f} MB ({report.reason})"
+    output.show(asdict(report), f"{size}\nit {report.in_words()}")

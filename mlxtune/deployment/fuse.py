@@ -1,45 +1,84 @@
 """Base plus adapter into one plain model folder, which needs neither mlxtune nor the adapter.
 
-Base weights and their merged results stay lazy until they are written, so memory is about one output shard, however
-large the model is. What comes out is never quantized: requantizing would lose part of what was learned, and how much
-has to be measured first. Knows folders; the arithmetic is adapters/merge.py's.
+What a number format loses of the tuning is measured before the folder gets its name: the share of the update that each
+layer still holds, and, where the caller brings held-out rows, how far the answers are from base plus adapter. What
+loses too much is refused, with the smallest format that would pass. Weights are worked out one by one, so memory is
+about one output shard, however large the model is. Knows folders; the arithmetic is fused_weights.py's.
 """
 
-from collections.abc import Iterator, Mapping
+import shutil
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
 
-from mlxtune.adapters.lora import lora_layers
-from mlxtune.adapters.merge import merged_weights
 from mlxtune.adapters.open import attach_adapter
+from mlxtune.deployment.fused_weights import KEPT_ENOUGH, Form, FusedWeights, Survival, is_kept
 from mlxtune.device.precision import Precision
 from mlxtune.errors import ModelError, UsageError
-from mlxtune.files import new_folder, write_text
+from mlxtune.evaluation.fidelity import Fidelity
+from mlxtune.files import check_disk_space, new_folder, write_text
 from mlxtune.models.load import load_network, read_config
 from mlxtune.models.safetensors import validate_weights
-from mlxtune.models.write import DTYPES, copy_companions, write_config, write_weights
+from mlxtune.models.write import DTYPES, copy_companions, quantization_config, write_config, write_weights
 from mlxtune.progress import Progress, silent
+from mlxtune.recipe.choices import BITS, GROUP_SIZE, in_words
+
+KL_ALLOWED = 0.02
+"""Nats a position between base plus adapter and the fused model."""
 
 # Gemma's residual stream can leave float16's range of 65,504 (mlx-lm's gemma3_text.py clips it there, which is another
 # network than the one trained).
 OVERFLOWS_IN_FLOAT16 = ("gemma",)
+FLOATS = {"float16": 10, "float32": 23}
+"""Bits of a float's fraction, for those that keep more of an update than bfloat16's 7."""
+AUTO_FROM = 4
+"""Bits from which ``auto`` looks upwards for a base that is not quantized."""
+
+Measure = Callable[[Path], Fidelity | None]
+"""How far the model in a folder is from base plus adapter, on held-out rows; None where that cannot be measured."""
 
 
 @dataclass(frozen=True)
 class FuseReport:
-    """What was written, and why in this number format."""
+    """What was written, in which number format, why, and what it lost."""
 
     out: Path
     dtype: str
+    """Of all floats."""
     reason: str
+    quantization: dict[str, Any] | None
+    """As in config.json; None where all is floats."""
     adapted_layers: int
     weights: int
     """How many arrays the weight files hold."""
     bytes: int
     """Of these arrays together."""
+    update_kept: float
+    """The share of the whole update that the stored weights hold; rounding noise can lift it a little above 1."""
+    layers: dict[str, float]
+    """The same, layer by layer."""
+    fidelity: Fidelity | None
+    unmeasured: str | None = None
+    """Why there is no ``fidelity``."""
+
+    @property
+    def loses_too_much(self) -> bool:
+        return not is_kept(self.update_kept) or (self.fidelity is not None and self.fidelity.mean_kl > KL_ALLOWED)
+
+    def in_words(self) -> str:
+        """What it lost, as a sentence has it."""
+        lowest = min(self.layers, key=lambda path: self.layers[path])
+        text = f"keeps {self.update_kept:.2%} of the update (least: {self.layers[lowest]:.1%}, in {lowest})"
+        found = self.fidelity
+        if found is None:
+            return text if self.unmeasured is None else f"{text}; its answers are not compared: {self.unmeasured}"
+        return (
+            f"{text}, and is {found.mean_kl:.2g} nats from base plus adapter, with the same likeliest token at "
+            f"{found.token_agreement:.1%} of {found.positions} held-out positions"
+        )
 
 
 def fuse(
@@ -49,6 +88,9 @@ def fuse(
     *,
     precision: Precision,
     dtype: str | None = None,
+    bits: int | str | None = None,
+    measure: Measure | None = None,
+    accept_loss: bool = False,
     force: bool = False,
     extra_files: Mapping[str, str] | None = None,
     progress: Progress = silent,
@@ -59,46 +101,137 @@ def fuse(
         model_folder: the base, in Hugging Face's or MLX's form, quantized or not.
         adapter_folder: written by mlxtune, mlx-lm or PEFT.
         precision: of the device in use; decides the number format together with the family, if ``dtype`` is None.
-        dtype: float16, bfloat16 or float32.
+        dtype: float16, bfloat16 or float32; of what is not quantized.
+        bits: quantize: to so many bits, ``"stored"`` for those that the base has, or ``"auto"`` for as few as lose
+            little enough, layer by layer. What the adapter did not touch stays as stored, unless it has more bits.
+        measure: how far a folder's answers are from base plus adapter's.
+        accept_loss: write it, whatever it loses.
         force: replace what is at ``out``.
         extra_files: names and texts to put beside the weights.
 
-    Raises: OutputExistsError; UsageError for an unknown dtype; ModelError for a base that cannot be opened or a weight
-        beyond the range of ``dtype``; AdapterError for an adapter that cannot be opened or does not fit.
+    Raises: OutputExistsError; UsageError for an unknown dtype or number of bits; ModelError for a base that cannot be
+        opened, a weight beyond the range of ``dtype``, or a result that loses too much; AdapterError for an adapter
+        that cannot be opened or does not fit.
     """
     if dtype is not None and dtype not in DTYPES:
         raise UsageError(f"there is no dtype {dtype!r}", where="--dtype", remedy=f"choose from {', '.join(DTYPES)}")
     config = read_config(model_folder)
-    chosen, reason = choose_dtype(config, precision) if dtype is None else (dtype, "asked for")
+    chosen, reason = (
+        choose_dtype(config, precision, quantized=bits is not None) if dtype is None else (dtype, "asked for")
+    )
+    forms = [Form(chosen)] if bits is None else _quantized_forms(config, chosen, bits, where=model_folder)
+
+    def write(form: Form) -> FuseReport:
+        written = _write(model_folder, adapter_folder, part, form, progress)
+        fidelity = None if measure is None else measure(part)
+        return FuseReport(out, form.dtype, reason, fidelity=fidelity, **written)
+
     try:
         with new_folder(out, force=force) as part:
-            weights, adapted_layers = _fused_weights(model_folder, adapter_folder, DTYPES[chosen])
-            count = len(weights)
-            size = write_weights(part, _finite(weights, progress), count=count)
-            write_config(part, plain_config(config, chosen))
-            copy_companions(model_folder, part)
+            form, report = forms[0], write(forms[0])
+            for form in forms[1:]:
+                if not report.loses_too_much:
+                    break
+                report = write(form)
+            if report.loses_too_much and not accept_loss:
+                raise _refusal(report, form, config, write)
             for name, text in (extra_files or {}).items():
                 write_text(part / name, text)
-            if (readable := len(validate_weights(part))) != count:
-                raise ModelError(f"{readable} of {count} weights can be read back", where=out, remedy="check the disk")
     except _NotFiniteError as error:
-        if chosen != "float16":
-            remedy = "check the base model and the adapter"
-        elif dtype is not None:
-            remedy = "choose --dtype bfloat16"
-        else:
-            options: Any = {"force": force, "extra_files": extra_files, "progress": progress}
-            report = fuse(model_folder, adapter_folder, out, precision=precision, dtype="bfloat16", **options)
-            return replace(report, reason=f"{error.name} exceeds float16's range")
-        message = f"{error.name} has values that are not finite in {chosen}"
-        raise ModelError(message, where=model_folder, remedy=remedy) from error
-    return FuseReport(out, chosen, reason, adapted_layers, count, size)
+        if dtype is not None or chosen != "float16":
+            remedy = "choose --dtype bfloat16" if chosen == "float16" else "check the base model and the adapter"
+            message = f"{error.name} has values that are not finite in {chosen}"
+            raise ModelError(message, where=model_folder, remedy=remedy) from error
+        options: Any = {"bits": bits, "measure": measure, "accept_loss": accept_loss, "force": force}
+        options |= {"extra_files": extra_files, "progress": progress}
+        report = fuse(model_folder, adapter_folder, out, precision=precision, dtype="bfloat16", **options)
+        return replace(report, reason=f"{error.name} exceeds float16's range")
+    return report
 
 
-def choose_dtype(config: Mapping[str, Any], precision: Precision) -> tuple[str, str]:
+def _quantized_forms(config: Mapping[str, Any], dtype: str, bits: int | str, *, where: Path) -> list[Form]:
+    """What to try, smallest first: one form, or for ``auto`` more and more bits, and at last none.
+
+    Raises: UsageError, where the base has no bits that could be kept, or there are no such bits.
+    """
+    stored = config.get("quantization") or {}
+    group_size = stored.get("group_size", GROUP_SIZE) if stored.get("mode", "affine") == "affine" else GROUP_SIZE
+    if bits == "auto":
+        ladder = [width for width in BITS if width >= stored.get("bits", AUTO_FROM)]
+        forms = [Form(dtype, tuple(ladder[i:]), group_size, may_stay_float=True) for i in range(len(ladder))]
+        return [*forms, Form(dtype)]
+    if bits == "stored":
+        if not stored:
+            raise UsageError(
+                "the base is not quantized, so nothing says to how many bits", where=where, remedy="add --bits N"
+            )
+        bits = stored["bits"]
+    if bits not in BITS:
+        raise UsageError(f"{bits} bits is no quantization of MLX's", where="--bits", remedy=f"choose {in_words(BITS)}")
+    return [Form(dtype, (int(bits),), group_size)]
+
+
+def _refusal(
+    report: FuseReport, form: Form, config: Mapping[str, Any], write: Callable[[Form], FuseReport]
+) -> ModelError:
+    """What was lost, and the smallest form that would pass: found by trying, since no rule foretells it."""
+    floats = ["float32"] if str(config.get("model_type", "")).startswith(OVERFLOWS_IN_FLOAT16) else list(FLOATS)
+    wider = [replace(form, bits=(width,)) for width in BITS if form.bits and width > form.bits[-1]]
+    wider += [Form(dtype) for dtype in floats if form.bits or FLOATS.get(dtype, 0) > FLOATS.get(form.dtype, 0)]
+    remedy = "add --accept-loss to write it all the same"
+    for other in wider:
+        try:
+            passes = not write(other).loses_too_much
+        except _NotFiniteError:
+            continue
+        if passes:
+            option = f"--requantize --bits {other.bits[0]}" if other.bits else f"--dtype {other.dtype}"
+            remedy = f"{option} is the smallest that would pass; or {remedy}"
+            break
+    return ModelError(
+        f"stored as {form}, the fused model {report.in_words()}: at least {KEPT_ENOUGH:.0%} and at most {KL_ALLOWED} "
+        "nats are asked for",
+        where=report.out,
+        remedy=remedy,
+    )
+
+
+def _write(model_folder: Path, adapter_folder: Path, folder: Path, form: Form, progress: Progress) -> dict[str, Any]:
+    """Write the model in one form into ``folder``, in place of what is there; what a `FuseReport` says of it."""
+    for path in folder.iterdir():  # of a form that was tried before
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    fused = _open_fused(model_folder, adapter_folder, form)
+    check_disk_space(folder, fused.stored_bytes())
+    size = write_weights(folder, _finite(fused, progress), count=fused.most_arrays())
+    config = plain_config(read_config(model_folder), form.dtype)
+    if fused.settings:
+        config["quantization"] = quantization_config(fused.settings)
+    write_config(folder, config)
+    copy_companions(model_folder, folder)
+    written = validate_weights(folder)
+    kept = [sum(getattr(survival, side) for survival in fused.survival.values()) for side in ("kept", "whole")]
+    return {
+        "quantization": config.get("quantization"),
+        "adapted_layers": len(fused.survival),
+        "weights": len(written),
+        "bytes": size,
+        "update_kept": Survival(*kept).share,
+        "layers": {path: survival.share for path, survival in sorted(fused.survival.items())},
+    }
+
+
+def _open_fused(model_folder: Path, adapter_folder: Path, form: Form) -> FusedWeights:
+    """Here the networks are let go of, so that weights that are written are held by none."""
+    plain, _ = load_network(model_folder)
+    network, _ = load_network(model_folder)
+    attach_adapter(network, adapter_folder)
+    return FusedWeights(network, plain, form)
+
+
+def choose_dtype(config: Mapping[str, Any], precision: Precision, *, quantized: bool = False) -> tuple[str, str]:
     """The number format of a fused model and the reason for it, from the family and the device."""
     family = str(config.get("model_type", ""))
-    if precision.dequantize:
+    if precision.dequantize and not quantized:
         return "float32", "the CPU computes in float32"
     if family.startswith(OVERFLOWS_IN_FLOAT16):
         return "bfloat16", f"{family} overflows in float16"
@@ -125,20 +258,11 @@ class _NotFiniteError(Exception):
         self.name = name
 
 
-def _fused_weights(model_folder: Path, adapter_folder: Path, dtype: mx.Dtype) -> tuple[dict[str, mx.array], int]:
-    """The fused model's weights, lazy, and the number of layers that the adapter changed."""
-    network, _ = load_network(model_folder)
-    attach_adapter(network, adapter_folder)
-    return dict(merged_weights(network, dtype)), len(lora_layers(network))
-
-
-def _finite(weights: dict[str, mx.array], progress: Progress = silent) -> Iterator[tuple[str, mx.array]]:
-    """Work each weight out and hand it on; it is taken out of ``weights``, so that none is held after its use."""
-    count = len(weights)
-    while weights:
-        name = next(iter(weights))
-        array = weights.pop(name)
-        if not mx.all(mx.isfinite(array)).item():
+def _finite(fused: FusedWeights, progress: Progress) -> Iterator[tuple[str, mx.array]]:
+    """Work each weight out and hand it on. Raises: _NotFiniteError."""
+    count = len(fused)
+    for name, array in fused:
+        if mx.issubdtype(array.dtype, mx.floating) and not mx.all(mx.isfinite(array)).item():
             raise _NotFiniteError(name)
-        progress("fuse: weights", count - len(weights), count)
+        progress("fuse: weights", count - len(fused), count)
         yield name, array

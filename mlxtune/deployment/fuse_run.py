@@ -1,47 +1,137 @@
-"""A run into a model folder: its base, its adapter and how it wants its prompts, folded into one."""
+"""A run, or a model and an adapter, into one model folder: measured on rows that the adapter was not trained on."""
 
+from dataclasses import replace
 from pathlib import Path
 
+from mlxtune.data.normalize import read_examples
 from mlxtune.deployment.fuse import FuseReport, fuse
+from mlxtune.deployment.tuned import Tuned, find_tuned
 from mlxtune.device.choose import open_device
-from mlxtune.errors import UsageError
+from mlxtune.device.memory import memory_limit, readable_bytes
+from mlxtune.device.precision import Precision
+from mlxtune.errors import DeviceError, UsageError
+from mlxtune.evaluation.fidelity import Distributions, Fidelity, compare, read_distributions
 from mlxtune.files import check_new_folder
-from mlxtune.iteration.opening import find_base
+from mlxtune.inference.likelihood import make_reader
+from mlxtune.iteration.opening import held_out, render_split
+from mlxtune.models.chat_template import template_files
+from mlxtune.models.load import bytes_to_open, open_model, precision_to_ask
 from mlxtune.progress import Progress, silent
-from mlxtune.runs.folder import open_run
-from mlxtune.runs.prompting import FILE, read_prompting
+from mlxtune.recipe.load import load_recipe
+from mlxtune.recipe.schema import DataSettings
+from mlxtune.runs.prompting import FILE
 
 
 def fuse_run(
-    run: str | Path,
+    source: str | Path,
     out: str | Path,
     *,
+    adapter: str | Path | None = None,
+    data: str | Path | None = None,
     dtype: str | None = None,
+    bits: int | str | None = None,
+    accept_loss: bool = False,
     device: str = "auto",
     force: bool = False,
     progress: Progress = silent,
 ) -> FuseReport:
-    """Fold a finished run's adapter into its base model and write the result to ``out``.
+    """Fold an adapter into its base model and write the result to ``out``.
 
-    Args: as of `deployment.fuse.fuse`.
+    What the result loses is measured: the share of the update that survives, always; how far its answers are from base
+    plus adapter's on the run's held-out rows, or those of ``data``, where there are any.
+
+    Args:
+        source: a finished run; or a model source, with its ``adapter``.
+        data: rows to measure on, instead of the run's own.
+        dtype, bits, accept_loss, force: as of `deployment.fuse.fuse`.
+
     Raises: RunError, if the run has no adapter yet or its base is no longer the one it was trained on; UsageError, if
-        ``out`` would replace the run or its base; and as `fuse`.
+        there is no adapter, if ``out`` would replace what is read, or if ``bits`` are asked for and there are no rows
+        to measure on; DataError, for rows that cannot be read; and as `fuse`.
     """
-    opened, out = open_run(Path(run)), Path(out)
-    adapter = opened.finished_adapter()
+    out = Path(out)
     check_new_folder(out, force=force)
     chosen = open_device(device)
-    base = find_base(opened, progress=progress)
-    for what, path in (("run", opened.path), ("base model", base.path)):
+    tuned = find_tuned(source, adapter, progress=progress)
+    if tuned.adapter is None:
+        raise UsageError("there is no adapter to fold in", where=source, remedy="name a run, or add --adapter DIR")
+    own = [("run", tuned.run.path)] if tuned.run else [("adapter", tuned.adapter)]
+    for what, path in (*own, ("base model", tuned.base.path)):
         if path.resolve().is_relative_to(out.resolve()):
             raise UsageError(f"the {what} is there, and is not replaced", where=out, remedy="choose another place")
-    return fuse(
-        base.path,
-        adapter,
+    rows = _held_out_rows(tuned, data)
+    if bits is not None and rows is None and not accept_loss:
+        raise UsageError(
+            "there are no held-out rows on which the loss of requantizing could be measured",
+            where=source,
+            remedy="add --data FILE, or --accept-loss",
+        )
+    measure = None if rows is None else _Measure(tuned, *rows, chosen.precision, bits is None or accept_loss, progress)
+    report = fuse(
+        tuned.base.path,
+        tuned.adapter,
         out,
         precision=chosen.precision,
         dtype=dtype,
+        bits=bits,
+        measure=measure,
+        accept_loss=accept_loss,
         force=force,
-        extra_files={FILE: read_prompting(adapter).to_json()},
+        extra_files={FILE: tuned.prompting.to_json(), **_template_files(tuned)},
         progress=progress,
     )
+    unmeasured = "there are no held-out rows to measure on" if measure is None else measure.unmeasured
+    return replace(report, unmeasured=unmeasured)
+
+
+def _template_files(tuned: Tuned) -> dict[str, str]:
+    """What the fused folder needs for a chat template that training had in place of the base's own."""
+    return {} if tuned.chat_template is None else template_files(tuned.open_tokenizer(), tuned.base.path)
+
+
+def _held_out_rows(tuned: Tuned, data: str | Path | None) -> tuple[Path, DataSettings] | None:
+    """The file to measure on, and how its rows are read; None where there is none, or a run's own is gone."""
+    if tuned.run is None:
+        return None if data is None else (Path(data), DataSettings(train=Path(data)))
+    recipe = load_recipe(tuned.run.resolved).recipe
+    path = held_out(recipe)[1] if data is None else Path(data)
+    return None if path is None or (data is None and not path.is_file()) else (path, recipe.data)
+
+
+class _Measure:
+    """Compares folders with base plus adapter, which is read when the first comes, once, and not kept in memory.
+
+    Where a network would not fit into memory nothing is read, and ``unmeasured`` says so; or it is an error, unless
+    going on without a measure is ``allowed``.
+    """
+
+    def __init__(
+        self, tuned: Tuned, path: Path, settings: DataSettings, precision: Precision, allowed: bool, progress: Progress
+    ) -> None:
+        self.unmeasured: str | None = None
+        self._tuned, self._precision, self._allowed, self._progress = tuned, precision, allowed, progress
+        self._path, self._settings = path, settings
+        self._examples = read_examples(path, settings.format)
+        self._reference: Distributions | None = None
+
+    def __call__(self, folder: Path) -> Fidelity | None:
+        precision = precision_to_ask(folder, self._precision)
+        needed = max(bytes_to_open(self._tuned.base.path, self._precision), bytes_to_open(folder, precision))
+        if needed > (limit := memory_limit().bytes):
+            self.unmeasured = f"it takes {readable_bytes(needed)} of memory, and {readable_bytes(limit)} are to be had"
+            if self._allowed:
+                return None
+            raise DeviceError(
+                f"what requantizing loses cannot be measured: {self.unmeasured}",
+                remedy="close other programs, or add --accept-loss",
+            )
+        self._reference = self._reference or self._read()
+        network = open_model(folder, precision).network
+        return compare(self._reference, make_reader(network), progress=self._progress)
+
+    def _read(self) -> Distributions:
+        model = self._tuned.open(self._precision)
+        # A row that is too long to train on can be measured on all the same.
+        settings = self._settings.model_copy(update={"overflow": "truncate_left"})
+        rows = render_split(settings, self._examples, model, self._path, progress=self._progress).rows
+        return read_distributions(make_reader(model.network), rows, progress=self._progress)

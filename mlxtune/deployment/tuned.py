@@ -6,13 +6,16 @@ same names, and finds here what they mean.
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from mlxtune.adapters.open import attach_adapter
 from mlxtune.device.precision import Precision
 from mlxtune.errors import UsageError
 from mlxtune.iteration.opening import find_base
-from mlxtune.models.load import Model, open_model
+from mlxtune.models import chat_template
+from mlxtune.models.load import Model, open_model, precision_to_ask
 from mlxtune.models.source import ModelFolder, find_model
+from mlxtune.models.tokenizer import open_tokenizer
 from mlxtune.progress import Progress, silent
 from mlxtune.runs.folder import RunFolder, is_run_folder, open_run
 from mlxtune.runs.prompting import FILE, Prompting, read_prompting
@@ -27,12 +30,23 @@ class Tuned:
     run: RunFolder | None
     prompting: Prompting
 
+    @property
+    def chat_template(self) -> Path | None:
+        """The template that the adapter was trained with in place of the base's own, if there is one."""
+        path = None if self.adapter is None else self.adapter / chat_template.FILE
+        return path if path is not None and path.is_file() else None
+
     def open(self, precision: Precision) -> Model:
         """The base with the adapter on it. Raises: ModelError; AdapterError, if the two do not fit."""
-        model = open_model(self.base.path, precision)
-        if self.adapter is not None:
-            attach_adapter(model.network, self.adapter)
+        if self.adapter is None:
+            return open_model(self.base.path, precision_to_ask(self.base.path, precision))
+        model = open_model(self.base.path, precision, self.chat_template)
+        attach_adapter(model.network, self.adapter)
         return model
+
+    def open_tokenizer(self) -> Any:
+        """mlx_lm's TokenizerWrapper, with the chat template of training. Raises: ModelError."""
+        return open_tokenizer(self.base.path, self.chat_template)
 
 
 def find_tuned(source: str | Path, adapter: str | Path | None = None, *, progress: Progress = silent) -> Tuned:

@@ -8,7 +8,7 @@ base's again.
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,8 @@ from mlxtune.evaluation.statistics import CONFIDENCE, Interval
 from mlxtune.files import sha256_of, write_json, write_text
 from mlxtune.iteration.card import write_card
 from mlxtune.iteration.opening import find_base, held_out, render_split, tasks_of
-from mlxtune.models.load import Model, open_model, read_config
+from mlxtune.models.chat_template import FILE, chat_template_sha256
+from mlxtune.models.load import Model, open_model, precision_to_ask, read_config
 from mlxtune.models.source import ModelFolder, find_model
 from mlxtune.progress import Progress, silent
 from mlxtune.recipe.load import LoadedRecipe, load_recipe
@@ -47,7 +48,8 @@ class HeldOutRows:
         """All of it that scores depend on."""
         return {
             "data_sha256": sha256_of(self.path),
-            "data": self.data.model_dump(mode="json", exclude={"train", "valid", "test"}),
+            "data": self.data.model_dump(mode="json", exclude={"train", "valid", "test", "chat_template"}),
+            "chat_template": chat_template_sha256(self.data.chat_template),
             "tasks": [task.model_dump(mode="json") for task in self.evaluation.tasks],
         }
 
@@ -95,6 +97,7 @@ def evaluate(
     path = _present(Path(data)) if data is not None else None
     chosen = open_device(device)
     folder = find_model(source, progress=progress)
+    chosen = replace(chosen, precision=precision_to_ask(folder.path, chosen.precision))
     if rows is None:
         assert path is not None
         longest = read_config(folder.path).get("max_position_embeddings", SHORTEST_CONTEXT)
@@ -133,8 +136,10 @@ def score_run(
     """
     recipe = load_recipe(run.resolved).recipe
     split, path = _held_out_path(recipe, run.resolved)
-    rows = HeldOutRows(path, recipe.data, recipe.evaluation)
     adapter = run.finished_adapter()
+    rows = HeldOutRows(path, recipe.data, recipe.evaluation)
+    if (template := adapter / FILE).is_file():  # the recipe's may have changed since
+        rows = replace(rows, data=recipe.data.model_copy(update={"chat_template": template}))
     folder = base or find_base(run, progress=progress)
     basis = {
         "split": split,
@@ -145,7 +150,7 @@ def score_run(
     if current is not None and current["basis"] == basis and not force:
         return current
     before = _scores_as_it_is(rows, folder, device, force=force, progress=_named("base", progress))
-    model = open_model(folder.path, device.precision)
+    model = open_model(folder.path, device.precision, rows.data.chat_template)
     attach_adapter(model.network, adapter)
     tuned = _score(rows, model, progress=_named("tuned", progress))
     content = {
@@ -219,7 +224,8 @@ def _scores_as_it_is(
             return Scores.from_json(json.loads(kept.read_text(encoding="utf-8")))
         except (ValueError, KeyError, TypeError):
             pass  # damaged; a cache's entry can be made anew
-    scores = _score(rows, open_model(folder.path, device.precision), progress=progress)
+    model = open_model(folder.path, device.precision, rows.data.chat_template)
+    scores = _score(rows, model, progress=progress)
     write_json(kept, scores.to_json())
     return scores
 

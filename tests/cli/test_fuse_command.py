@@ -28,7 +28,10 @@ def test_a_run_becomes_a_model_folder_and_the_report_says_how(tiny_run, tmp_path
 def test_the_fused_model_answers_as_the_run_does(tiny_run, tmp_path):
     out = tmp_path / "out"
     text = run("fuse", tiny_run, out).stdout
-    assert text == f"{out}: float32, 0 MB (the CPU computes in float32)\n"
+    first, second = text.splitlines()
+    assert first == f"{out}: float32, 0 MB (the CPU computes in float32)"
+    assert second.startswith("it keeps 100.00% of the update (least: 100.0%, in model.layers.")
+    assert "with the same likeliest token at 100.0% of" in second
     told = [
         json.loads(run("generate", model, "--prompt", "Whisper x", "--max-tokens", 6, "--json").stdout)
         for model in (tiny_run, out)
@@ -53,10 +56,13 @@ def test_what_is_wrong_is_told_and_nothing_is_written(tiny_run, own_run):
     config.write_text(config.read_text().replace("10000.0", "20000.0"))
     before = names(project)
     for arguments, code, told in (
-        ([tiny_run, project / "out", "--requantize"], 2, "not available yet"),
+        ([tiny_run, project / "out", "--requantize"], 2, "the base is not quantized"),
+        ([tiny_run, project / "out", "--bits", "4"], 2, "--bits goes with --requantize"),
+        ([tiny_run, project / "out", "--requantize", "--bits", "7"], 2, "'7'"),
+        ([project / "model", project / "out", "--data", "gone.jsonl"], 2, "there is no adapter to fold in"),
         ([own_run, project / "out"], 1, "its hash differs"),
-        ([project / "model", project / "out"], 1, "this folder holds no run"),
-        ([project / "absent", project / "out"], 1, "there is no such run"),
+        ([project / "model", project / "out"], 2, "there is no adapter to fold in"),
+        ([project / "absent", project / "out"], 1, "there is no such file or folder"),
         ([tiny_run, project / "out", "--dtype", "int4"], 2, "int4"),
         ([tiny_run, tiny_run, "--force"], 2, "the run is there, and is not replaced"),
     ):

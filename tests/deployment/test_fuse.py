@@ -12,10 +12,12 @@ from tiny import tiny_config, tiny_llama, tiny_model_folder
 
 from mlxtune.adapters.attach import LoraShape, adapter_parameters, attach_lora, load_adapter_parameters
 from mlxtune.adapters.format import save_adapter
-from mlxtune.deployment.fuse import _finite, choose_dtype, fuse, plain_config
+from mlxtune.deployment.fuse import _finite, _open_fused, choose_dtype, fuse, plain_config
+from mlxtune.deployment.fused_weights import Form
 from mlxtune.device.precision import CPU_FLOAT32, GPU_BFLOAT16, apply_precision
 from mlxtune.errors import AdapterError, ModelError, OutputExistsError, UsageError
 from mlxtune.models.write import write_weights
+from mlxtune.progress import silent
 
 TOKENS = mx.array([[5, 6, 7, 8]])
 
@@ -34,7 +36,7 @@ def base_and_adapter(folder, *, change=0.05, **shape):
     base = tiny_model_folder(folder / "base", **shape)
     (folder / "adapter").mkdir()
     network = tuned_network(change=change, **shape)
-    save_adapter(network, folder / "adapter", shape=LoraShape(rank=2, alpha=4.0), base_model="base")
+    save_adapter(network, folder / "adapter", base_model="base")
     return base, folder / "adapter", network
 
 
@@ -107,7 +109,7 @@ def test_float16_keeps_a_small_update_that_bfloat16_rounds_away(tmp_path):
     parameters = adapter_parameters(network)
     small = {name: mx.full(array.shape, 0.003) for name, array in parameters.items()}  # 4 of 100,000 in a weight
     load_adapter_parameters(network, small)
-    save_adapter(network, adapter, shape=LoraShape(rank=2, alpha=4.0), base_model="base")
+    save_adapter(network, adapter, base_model="base")
     before = mx.load(str(base / "model.safetensors"))["model.layers.0.mlp.up_proj.weight"]
     kept = {}
     for dtype in ("float16", "bfloat16"):
@@ -178,13 +180,13 @@ def test_tokenizer_template_and_generation_settings_come_along_and_nothing_else(
 
 
 def test_memory_is_about_one_weight_beyond_the_shard(tmp_path):
-    megabyte = 2**18
-    mx.save_safetensors(str(tmp_path / "all.safetensors"), {f"w{i:02}": mx.zeros((megabyte,)) for i in range(32)})
-    weights = {name: array + 1 for name, array in mx.load(str(tmp_path / "all.safetensors")).items()}
+    base, adapter, _ = base_and_adapter(tmp_path, hidden=256, layers=6)
+    total = (base / "model.safetensors").stat().st_size
+    fused = _open_fused(base, adapter, Form("float32"))
     before = mx.get_active_memory()
     mx.reset_peak_memory()
-    write_weights(tmp_path, _finite(weights), count=32, shard_bytes=4 * 2**20)
-    assert mx.get_peak_memory() - before < 8 * 2**20
+    write_weights(tmp_path, _finite(fused, silent), count=len(fused), shard_bytes=total // 16)
+    assert mx.get_peak_memory() - before < total / 4
 
 
 def test_progress_counts_the_weights(tmp_path):
