@@ -42,11 +42,15 @@ def lines(found: "Forecast", name: str) -> list[str]:
     limit = f"{readable_bytes(found.memory_limit_bytes)} may be taken: {found.memory_limit_reason}"
     saved = f"{found.prefix_saved_share:.0%} of the tokens are beginnings that rows share and are read once"
     time = f"{readable_seconds(found.seconds)} of steps, {readable_seconds(found.preparation_seconds)} before them"
+    slower = (
+        [] if found.targets_alone else ["slower    this family is read on full logits, at every position of every row"]
+    )
     return [
         f"plan of {name} on {found.device}",
         f"trains    {found.trainable_parameters:,} parameters in {found.steps} steps ({epochs:.1f} epochs)",
         f"an epoch  {found.rows:,} rows, {found.tokens_an_epoch:,} tokens, {found.target_tokens_an_epoch:,} targets",
         f"saved     {saved}; {found.padding_share:.1%} of what is read is padding",
+        *slower,
         f"memory    {readable_bytes(found.peak_memory_bytes)} at the peak ({limit})",
         f"time      {time}, {readable_seconds(found.validation_seconds)} of validation; without the scoring at the end",
         f"fits      {'yes' if found.fits else 'no'}, with gradient checkpointing {recomputed}",

@@ -30,7 +30,7 @@ from mlxtune.data.normalize import Example, Message
 from mlxtune.errors import DataError
 from mlxtune.recipe.choices import TrainOn
 
-OTHER_TEMPLATE = "choose a model with another chat template"
+OTHER_TEMPLATE = "choose another chat template (data.chat_template), or another model"
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -144,7 +144,7 @@ class Renderer:
             raise DataError(
                 "the model has no chat template, and a chat row needs one",
                 where=where,
-                remedy="choose an instruction-tuned model, or use prompt/completion or text rows",
+                remedy="set data.chat_template (instruction fits every model), or choose an instruction-tuned model",
             )
         turns = [{"role": message.role, "content": message.content} for message in messages]
         try:

@@ -16,7 +16,7 @@ from mlx_lm.models.cache import make_prompt_cache
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 from mlxtune.errors import DataError
-from mlxtune.inference.shared_prefix import common_prefix_length, layer_windows
+from mlxtune.inference.shared_prefix import common_prefix_length, is_alike, layer_windows
 from mlxtune.progress import Progress, silent
 
 DEFAULT_BATCH_SIZE = 16
@@ -55,7 +55,7 @@ def generate(
         prompts: token ids.
         temperature: 0 takes the likeliest token.
         seed: with a prompt's number, it decides that prompt's draws.
-        batch_size: prompts that are worked on together.
+        batch_size: prompts that are worked on together, where the network takes them so; see `can_batch`.
         progress: told of prompts done.
 
     Raises: DataError, for a prompt without tokens.
@@ -65,6 +65,7 @@ def generate(
             raise DataError("the prompt is empty", where=f"prompt {number}", remedy="write something to go on from")
     if not prompts:
         return []
+    batch_size = batch_size if len(prompts) == 1 or can_batch(network) else 1
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))  # like lengths together: less padding
     generator = BatchGenerator(
         network,
@@ -87,6 +88,32 @@ def generate(
         Generation(tokenizer.decode(ids, clean_up_tokenization_spaces=False), tuple(ids), reason, len(prompt))
         for prompt, ids, reason in zip(prompts, tokens, reasons, strict=True)
     ]
+
+
+def can_batch(network: nn.Module) -> bool:
+    """Whether prompts of different lengths get together what each would get alone: tried, on two of them.
+
+    Of the families that keep a state, some take the padding before a shorter prompt into it, and gemma2 raises an error
+    at it: in mlx-lm 0.32.2 mamba, jamba, nemotron_h, rwkv7 and gemma2 do not fit.
+    """
+    prompts = [[1, 2, 3], [7, 6, 5, 4, 3, 2, 1]]
+    generator = BatchGenerator(network, max_tokens=2, stream=mx.default_stream(mx.default_device()))
+    rows = {uid: (list(prompt), []) for uid, prompt in zip(generator.insert(prompts), prompts, strict=True)}
+    try:
+        while responses := generator.next_generated():
+            for response in responses:
+                ids, found = rows[response.uid]
+                ids.append(response.token)
+                found.append(response.logprobs)
+    except ValueError:
+        return False
+    finally:
+        generator.close()
+    for ids, found in rows.values():
+        alone = network(mx.array([ids[:-1]]), cache=make_prompt_cache(network))[0, -len(found) :]
+        if not is_alike(mx.stack(found), alone - mx.logsumexp(alone, axis=-1, keepdims=True)):
+            return False
+    return True
 
 
 def _run(generator: BatchGenerator, number: dict[int, int], progress: Progress) -> tuple[list[list[int]], list[str]]:

@@ -4,19 +4,22 @@ mlx-lm's cache protocol carries both through every attention family without touc
 positions runs while each layer's cache records its keys and values, and what follows it runs with caches that put the
 recorded ones, broadcast over the rows, before its own. Gradients flow through all of it. So a prefix is read for one
 row instead of many; and a row of L positions, in pieces of `PIECE`, makes attention score little more than the L^2 / 2
-pairs that causality leaves of L^2. The price is a longer graph of smaller products. Layers whose cache is something
-else (a recurrent state, a quantized cache) do not share; `can_share_prefix` compares logits and says so.
+pairs that causality leaves of L^2. The price is a longer graph of smaller products. A recurrent layer starts from the
+states that the stretch before left. Networks with other caches, or that read their inside, do not share;
+`can_share_prefix` compares logits and says so.
 """
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import mlx.core as mx
 import numpy as np
 from mlx import nn
-from mlx_lm.models.cache import KVCache, RotatingKVCache, create_attention_mask, make_prompt_cache
+from mlx_lm.models.cache import ArraysCache, KVCache, RotatingKVCache, create_attention_mask, make_prompt_cache
 
+Contents = Sequence[mx.array | None]
 Forward = Callable[..., mx.array]
 """Of a network or its backbone: (token_ids [B, L], cache=None or one a layer) -> [B, L, ...]."""
 
@@ -39,10 +42,17 @@ class StretchCache:
         self.keys = keys
         self.values = values
 
-    def following(self) -> "StretchCache":
-        """The same layer's cache for the stretch after this one."""
-        assert self.keys is not None
-        return StretchCache(self.window, self.keys, self.values)
+    @property
+    def contents(self) -> Contents:
+        return [self.keys, self.values]
+
+    @contents.setter
+    def contents(self, contents: Contents) -> None:
+        self.keys, self.values = contents
+
+    def holding(self, contents: Contents) -> "StretchCache":
+        """The same layer's cache for the stretch that follows after these contents."""
+        return StretchCache(self.window, *contents)
 
     def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
         if self.keys is not None and self.values is not None:
@@ -62,17 +72,51 @@ def _joined(before: mx.array, rows: mx.array) -> mx.array:
     return mx.concatenate([mx.broadcast_to(before, (rows.shape[0], *before.shape[1:])), rows], axis=2)
 
 
-def layer_windows(network: nn.Module) -> list[int | None] | None:
-    """The attention window of each layer (None: unlimited), or None when a layer keeps anything but keys and values."""
-    caches = make_prompt_cache(network)
-    if not all(type(cache) in (KVCache, RotatingKVCache) for cache in caches):
-        return None
-    return [cache.max_size if isinstance(cache, RotatingKVCache) else None for cache in caches]
+class StretchState(ArraysCache):
+    """A recurrent layer's cache while a stretch runs: it starts from the states after the positions before it."""
+
+    @property
+    def contents(self) -> Contents:
+        return self.cache
+
+    @contents.setter
+    def contents(self, contents: Contents) -> None:
+        self.cache = list(contents)
+
+    def holding(self, contents: Contents) -> "StretchState":
+        """The same layer's cache for the stretch that follows after these contents."""
+        following = StretchState(len(contents))
+        following.contents = contents
+        return following
+
+
+@dataclass(frozen=True)
+class States:
+    """What a recurrent layer keeps, in place of keys and values: ``count`` arrays, of one size at every position."""
+
+    count: int
+
+
+Window = int | States | None
+"""What a layer looks back at: so many positions, the states that it keeps, or (None) all."""
+
+
+def layer_windows(network: nn.Module) -> list[Window] | None:
+    """The attention window of each layer (None: unlimited), or its states; None when a layer keeps anything else."""
+    windows: list[Window] = []
+    for cache in make_prompt_cache(network):
+        if type(cache) is ArraysCache:
+            windows.append(States(len(cache.cache)))
+        elif type(cache) in (KVCache, RotatingKVCache):
+            windows.append(cache.max_size if isinstance(cache, RotatingKVCache) else None)
+        else:
+            return None
+    return windows
 
 
 def forward_shared(
     forward: Forward,
-    windows: list[int | None] | None,
+    windows: list[Window] | None,
     prefix_ids: mx.array,
     token_ids: mx.array,
     *,
@@ -94,7 +138,7 @@ def forward_shared(
 
 def forward_both(
     forward: Forward,
-    windows: list[int | None] | None,
+    windows: list[Window] | None,
     prefix_ids: mx.array,
     token_ids: mx.array,
     *,
@@ -106,14 +150,21 @@ def forward_both(
     stretches += [(token_ids, part) for part in _pieces(token_ids.shape[1], piece)]
     if windows is None or len(stretches) == 1:
         assert begun == 0
-        return None, forward(token_ids)
-    caches = [StretchCache(window) for window in windows]
+        return None, forward(token_ids, cache=None)
+    caches = [StretchState(one.count) if isinstance(one, States) else StretchCache(one) for one in windows]
     found: list[mx.array] = []
     for ids, part in stretches:
-        caches = [cache.following() for cache in caches] if found else caches
+        caches = [cache.holding(_for_rows(cache, ids.shape[0])) for cache in caches] if found else caches
         found.append(forward(ids[:, part], cache=caches))
     prefix = mx.concatenate(found[:begun], axis=1) if begun else None
     return prefix, mx.concatenate(found[begun:], axis=1)
+
+
+def _for_rows(cache: StretchCache | StretchState, count: int) -> Contents:
+    """A layer's contents, for so many rows; keys and values are made as many where they are joined."""
+    if isinstance(cache, StretchCache):
+        return cache.contents
+    return [None if one is None else mx.broadcast_to(one, (count, *one.shape[1:])) for one in cache.contents]
 
 
 def _pieces(length: int, most: int) -> list[slice]:
@@ -144,7 +195,22 @@ def can_share_prefix(network: nn.Module) -> bool:
     prefix = mx.broadcast_to(tokens[:1, :5], (2, 5))
     whole = network(mx.concatenate([prefix, tokens[:, 5:]], axis=1))[:, 5:]
     shared = forward_shared(network, windows, tokens[0, :5], tokens[:, 5:], piece=4)
-    tolerance = 0.001 if whole.dtype == mx.float32 else 0.06
-    whole, shared = whole.astype(mx.float32), shared.astype(mx.float32)
-    difference = mx.sqrt(mx.mean(mx.square(whole - shared)))
-    return bool(difference <= tolerance * mx.std(whole))
+    return is_alike(shared, whole)
+
+
+def needs_caches(network: nn.Module) -> bool:
+    """Whether this network is another one without caches: tried, once, on a few tokens.
+
+    gemma3n's upper blocks take an earlier block's keys and values where there are caches, as they do in an answer, and
+    else work out their own, from weights that were never trained.
+    """
+    tokens = mx.array(np.random.default_rng(0).integers(0, PROBE_TOKENS, (2, 12)))
+    return not is_alike(network(tokens), network(tokens, cache=make_prompt_cache(network)))
+
+
+def is_alike(found: mx.array, expected: mx.array) -> bool:
+    """Whether logits differ by no more than other shapes of the same work make of them."""
+    tolerance = 0.001 if expected.dtype == mx.float32 else 0.06
+    found, expected = found.astype(mx.float32), expected.astype(mx.float32)
+    difference = mx.sqrt(mx.mean(mx.square(found - expected)))
+    return bool(difference <= tolerance * mx.std(expected))

@@ -99,6 +99,8 @@ class Forecast:
     """Of the positions that go through the network."""
     prefix_saved_share: float
     """Of the rows' tokens: those that were not read again."""
+    targets_alone: bool
+    """Whether logits are worked out at targets alone; not in families that `models.anatomy` does not know."""
     peak_memory_bytes: int
     seconds: float
     preparation_seconds: float
@@ -158,6 +160,7 @@ def forecast(ready: Ready, limit: MemoryLimit, *, auto: bool = False, progress: 
         target_tokens_an_epoch=report.target_tokens,
         padding_share=reading.padding_share,
         prefix_saved_share=reading.prefix_saved_share,
+        targets_alone=ready.reader.anatomy is not None,
         peak_memory_bytes=trial.base_bytes + max(training_bytes, *reads, 0),
         seconds=steps * an_update,
         preparation_seconds=_preparation_seconds(ready, frozen),

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mlxtune.adapters.attach import LoraShape
+from mlxtune.adapters.format import hash_of_adapter
 from mlxtune.data.dataset import Dataset, render_examples
 from mlxtune.data.normalize import Example, read_examples
 from mlxtune.data.order import BatchOrder, BatchSize, batch_order
@@ -24,7 +25,7 @@ from mlxtune.models.source import ModelFolder, find_model
 from mlxtune.progress import Progress, silent
 from mlxtune.recipe.load import load_recipe
 from mlxtune.recipe.schema import DataSettings, EvaluationSettings, Recipe
-from mlxtune.runs.folder import RunFolder
+from mlxtune.runs.folder import RunFolder, is_run_folder, open_run
 from mlxtune.runs.prompting import Prompting
 from mlxtune.training.plan import Plan
 
@@ -43,12 +44,16 @@ class Opened:
 
     def inputs(self) -> dict[str, Any]:
         """What the result depends on besides the recipe: a resumed run must have the same."""
+        start = {}
+        if (adapter := self.recipe.model.adapter) is not None:
+            start["adapter"] = {"source": str(adapter), "sha256": hash_of_adapter(adapter_folder(adapter))}
         return {
             "model": {
                 "source": self.recipe.model.source,
                 "revision": self.folder.revision,
                 "sha256": self.folder.sha256,
             },
+            **start,
             "data": {split: sha256_of(Path(getattr(self.recipe.data, split))) for split in self.datasets},
             "chat_template": chat_template_hash(self.model.tokenizer),
             "train_on": self.recipe.data.train_on,
@@ -77,7 +82,7 @@ def open_recipe(
     paths = {split: getattr(recipe.data, split) for split in SPLITS if getattr(recipe.data, split) is not None}
     examples = {split: read_examples(path, recipe.data.format) for split, path in paths.items()}  # before any download
     folder = find_recipe_model(recipe, revision=revision, progress=progress)
-    model = open_model(folder.path, chosen.precision)
+    model = open_model(folder.path, chosen.precision, recipe.data.chat_template)
     datasets = {
         split: render_split(recipe.data, examples[split], model, path, progress=progress)
         for split, path in paths.items()
@@ -110,6 +115,11 @@ def find_base(run: RunFolder, *, progress: Progress = silent) -> ModelFolder:
             remedy="put the old model back; an adapter on another base gives another model",
         )
     return folder
+
+
+def adapter_folder(adapter: Path) -> Path:
+    """The adapter folder that ``model.adapter`` means. Raises: RunError, for a run that has none yet."""
+    return open_run(adapter).finished_adapter() if is_run_folder(adapter) else adapter
 
 
 def find_recipe_model(recipe: Recipe, *, revision: str | None = None, progress: Progress = silent) -> ModelFolder:

@@ -18,6 +18,7 @@ from tokenizers import Tokenizer, processors
 from mlxtune.device.limits import import_mlx_lm
 from mlxtune.errors import ModelError
 from mlxtune.files import write_json
+from mlxtune.models.chat_template import ChatTemplate, put_chat_template
 from mlxtune.models.sentencepiece_tokenizer import SentencePieceModel, read_sentencepiece, sentencepiece_tokenizer
 
 if TYPE_CHECKING:
@@ -29,11 +30,22 @@ BESIDE = ("config.json", "special_tokens_map.json", "added_tokens.json", "chat_t
 """What transformers reads with a tokenizer, beside its settings."""
 
 
-def open_tokenizer(folder: Path) -> "TokenizerWrapper":
+def open_tokenizer(folder: Path, chat_template: ChatTemplate | None = None) -> "TokenizerWrapper":
     """mlx_lm's wrapper around the tokenizer of the model in ``folder``, with all the tokens that end a generation.
 
-    Raises: ModelError, if there is none, it is damaged, or it needs code that the folder brings along.
+    Args:
+        chat_template: in place of the tokenizer's own.
+
+    Raises: ModelError, if there is none, it is damaged, or it needs code that the folder brings along; and as
+        `put_chat_template` does.
     """
+    tokenizer = _open_own(folder)
+    if chat_template is not None:
+        put_chat_template(tokenizer, chat_template)
+    return tokenizer
+
+
+def _open_own(folder: Path) -> "TokenizerWrapper":
     if not any((folder / name).is_file() for name in FILES):
         raise ModelError(
             "there is no tokenizer", where=folder, remedy="copy tokenizer.json and tokenizer_config.json there"

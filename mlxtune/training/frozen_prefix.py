@@ -87,7 +87,8 @@ def read_frozen_prefix(
     """Read every row through the blocks below the lowest adapter, without gradients, or find that in the cache.
 
     There are no states, and the whole network is read in every step, where adapters start at the first block, nothing
-    is known of the network's parts, it does not come apart, or there is no room.
+    is known of the network's parts, blocks have windows or states of their own, it does not come apart, or there is no
+    room.
 
     Args:
         model_sha256: names the base, for the cache.
@@ -95,6 +96,8 @@ def read_frozen_prefix(
     """
     whole = FrozenPrefix(reader, None)
     if reader.anatomy is None or reader.windows is None or not dataset:
+        return whole
+    if any(reader.windows) or len(reader.windows) != len(reader.anatomy.blocks):
         return whole
     depth = frozen_depth(reader.anatomy)
     halves = split_backbone(reader.anatomy, depth) if depth else None
@@ -150,7 +153,9 @@ def _key(model_sha256: str, depth: int, dtype: mx.Dtype, dataset: Sequence[Rende
 
 
 def frozen_depth(anatomy: Anatomy) -> int:
-    """How many blocks, from the first on, have nothing that trains in them."""
+    """How many blocks, from the first on, have nothing that trains in them or, as an embedding does, below them."""
+    if any(not name.startswith(f"{anatomy.names.blocks}.") for name, _ in _trainable(anatomy.backbone)):
+        return 0
     for depth, block in enumerate(anatomy.blocks):
         if trains(block):
             return depth
@@ -159,5 +164,9 @@ def frozen_depth(anatomy: Anatomy) -> int:
 
 def trains(block: Any) -> bool:
     """Whether a block has trainable parameters."""
-    assert isinstance(block, nn.Module)
-    return bool(tree_flatten(block.trainable_parameters()))
+    return bool(_trainable(block))
+
+
+def _trainable(module: Any) -> Any:
+    assert isinstance(module, nn.Module)
+    return tree_flatten(module.trainable_parameters())

@@ -1,82 +1,53 @@
 """For each family in the table, the head applied to the backbone's output gives the network's own logits."""
 
-import importlib
-from typing import Any
-
+import families
 import mlx.core as mx
 import numpy as np
 import pytest
+from families import tiny_network
 from mlx import nn
-from mlx.utils import tree_map
-from mlx_lm.utils import MODEL_REMAPPING
+from mlx_lm.models.cache import make_prompt_cache
 from tiny import tiny_llama
 
-from mlxtune.models.anatomy import FAMILIES, anatomy_of, apply_head
+from mlxtune.models.anatomy import FAMILIES, anatomy_of, apply_head, split_backbone
 
-SHAPE = {
-    "hidden_size": 32,
-    "num_hidden_layers": 2,
-    "intermediate_size": 64,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "rms_norm_eps": 1e-5,
-    "vocab_size": 50,
+WITHOUT = ("gpt_neox", "gemma3n")  # a head inside the backbone; several streams of states
+KNOWN = [family for family in families.FAMILIES if family not in WITHOUT]
+ALWAYS_TIED = ("gemma", "gemma2", "cohere", "cohere2", "gpt2", "lfm2")  # they have no setting for it
+NEVER_TIED = (
+    *("phi", "glm4", "glm4_moe", "stablelm", "qwen2_moe", "gpt_oss", "deepseek_v2", "deepseek_v3", "deepseek_v32"),
+    *("gemma4", "mistral3", "nemotron_h"),
+)
+INPUTS = mx.array([[3, 1, 4, 1, 5, 9], [2, 6, 5, 3, 5, 8]])
+
+NOT_TO_BE_CUT = {
+    # they look up masks by block number, of two widths of attention
+    *("mistral", "ministral3", "mistral3", "gemma3_text", "gemma4_text", "gemma4"),
+    *("cohere2", "olmo3", "exaone4", "gpt_oss"),
+    # the same, of two kinds of block
+    *("qwen3_next", "qwen3_5", "qwen3_5_moe", "jamba", "lfm2", "granitemoehybrid", "nemotron_h"),
+    "gpt2",  # adds positions to its embeddings
+    "rwkv7",  # has the first block's values in all blocks
 }
-OWN = {
-    "qwen2": {"rope_theta": 1e4},
-    "qwen3": {"rope_theta": 1e4, "head_dim": 8, "max_position_embeddings": 64},
-    "gemma": {"head_dim": 8},
-    "gemma2": {"head_dim": 8, "final_logit_softcapping": 0.5},
-    "gemma3_text": {"head_dim": 8, "sliding_window": 4, "sliding_window_pattern": 2},
-    "granite": {
-        "logits_scaling": 8.0,
-        "attention_multiplier": 0.3,
-        "embedding_multiplier": 12.0,
-        "residual_multiplier": 0.2,
-        "max_position_embeddings": 64,
-        "attention_bias": False,
-        "mlp_bias": False,
-        "rope_theta": 1e4,
-    },
-}
-ALWAYS_TIED = ("gemma", "gemma2")  # they have no setting for it
 
 
-def tiny(model_type: str, **settings: Any) -> nn.Module:
-    family = MODEL_REMAPPING.get(model_type, model_type)
-    module = importlib.import_module(f"mlx_lm.models.{family}")
-    config = {"model_type": model_type} | SHAPE | OWN.get(family, {}) | settings
-    network = module.Model(module.ModelArgs.from_dict(config))
-    if family == "gemma3_text" and settings["tie_word_embeddings"]:
-        network.sanitize({})  # this family ties when it finds no head among its weights
-    keys = iter(mx.random.split(mx.random.key(0), 200))
-    network.update(tree_map(lambda w: 0.3 * mx.random.normal(w.shape, key=next(keys)), network.parameters()))
-    return network
+def test_every_family_in_the_table_is_tried():
+    modules = {type(tiny_network(family)).__module__.rpartition(".")[2] for family in KNOWN}
+    assert modules >= FAMILIES.keys()
 
 
 @pytest.mark.parametrize("tied", [True, False])
-@pytest.mark.parametrize("model_type", [*FAMILIES, "mistral"])
-def test_head_of_backbone_is_the_network(model_type, tied):
-    network = tiny(model_type, tie_word_embeddings=tied)
-    inputs = mx.array([[3, 1, 4, 1, 5, 9], [2, 6, 5, 3, 5, 8]])
+@pytest.mark.parametrize("family", KNOWN)
+def test_head_of_backbone_is_the_network(family, tied):
+    network = tiny_network(family, tie_word_embeddings=tied)
 
     anatomy = anatomy_of(network)
 
     assert anatomy is not None
-    hidden = anatomy.backbone(inputs)
-    assert hidden.shape == (2, 6, 32)
-    assert anatomy.tied is (tied or model_type in ALWAYS_TIED)
-    np.testing.assert_allclose(apply_head(anatomy, hidden), network(inputs), rtol=1e-5, atol=1e-6)
-
-
-@pytest.mark.parametrize("model_type", [*FAMILIES, "mistral"])
-def test_blocks_are_the_networks_own_in_their_order(model_type):
-    network = tiny(model_type, tie_word_embeddings=True)
-
-    anatomy = anatomy_of(network)
-
-    assert anatomy is not None
-    assert len(anatomy.blocks) == 2
+    hidden = anatomy.backbone(INPUTS, cache=None)
+    assert hidden.shape == (2, 6, 64)
+    assert anatomy.tied is (family in ALWAYS_TIED or (tied and family not in NEVER_TIED))
+    np.testing.assert_allclose(apply_head(anatomy, hidden), network(INPUTS), rtol=1e-5, atol=1e-6)
     assert all(block is own for block, own in zip(anatomy.blocks, network.layers, strict=True))
 
 
@@ -95,7 +66,6 @@ def test_the_backbone_goes_on_from_a_cache():
     network = tiny_llama()
     anatomy = anatomy_of(network)
     assert anatomy is not None
-    from mlx_lm.models.cache import make_prompt_cache
 
     cache = make_prompt_cache(network)
     anatomy.backbone(mx.array([[3, 1]]), cache=cache)
@@ -104,6 +74,26 @@ def test_the_backbone_goes_on_from_a_cache():
     np.testing.assert_allclose(last[:, 0], network(mx.array([[3, 1, 4]]))[:, -1], rtol=1e-4, atol=1e-5)
 
 
-def test_an_unknown_family_has_no_anatomy():
+@pytest.mark.parametrize("family", KNOWN)
+def test_a_backbone_comes_apart_into_halves_that_give_the_whole_or_not_at_all(family):
+    network = tiny_network(family)
+    anatomy = anatomy_of(network)
+    assert anatomy is not None
+
+    halves = split_backbone(anatomy, 1)
+
+    assert (halves is None) == (family in NOT_TO_BE_CUT)
+    whole = anatomy.backbone(INPUTS, cache=None)
+    if halves is not None:
+        lower, upper = halves
+        np.testing.assert_allclose(upper(lower(INPUTS)), whole, rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(anatomy.backbone(INPUTS, cache=None), whole)  # and the whole is as it was
+
+
+@pytest.mark.parametrize("family", WITHOUT)
+def test_a_family_that_is_not_in_the_table_has_no_anatomy(family):
+    assert anatomy_of(tiny_network(family)) is None
+
+
+def test_what_is_no_network_of_mlx_lm_has_no_anatomy():
     assert anatomy_of(nn.Linear(2, 2)) is None
-    assert anatomy_of(tiny("olmo2", tie_word_embeddings=True, rope_theta=1e4)) is None
