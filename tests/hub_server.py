@@ -1,9 +1,11 @@
 """A hub on this machine: the part of the hub's protocol that huggingface_hub and mlxtune speak, over real sockets.
 
 Two servers, because the real hub sends large files from other hosts: the hub itself, which knows repositories and
-tokens, and the store that it redirects to, which knows contents and ranges, and must never see a token.
+tokens, and the store that it redirects to, which knows contents and ranges, and must never see a token. Uploads go the
+same two ways: small files in the commit, large ones to the store first (git LFS's batch protocol).
 """
 
+import base64
 import hashlib
 import json
 import re
@@ -18,6 +20,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import pytest
+import yaml
 from huggingface_hub import constants
 from huggingface_hub.utils import close_session
 
@@ -63,6 +66,10 @@ class Hub:
         """Whether the store heeds ranges; some proxies do not."""
         self.failures: list[int] = []
         """The status of the next answers of the store."""
+        self.stored: dict[str, bytes] = {}
+        """What was uploaded to the store, by its hash."""
+        self.refusals: dict[str, tuple[int, str]] = {}
+        """Status and message for requests whose path holds a text, such as ``/commit/``."""
         self.listed: dict[str, Any] = {}
         """What a listing says of large files instead of the truth."""
         self.url = self.store_url = ""
@@ -82,6 +89,11 @@ class Hub:
         for key, value in settings.items():
             setattr(repository, key, value)
         return commit
+
+    def files_of(self, name: str) -> dict[str, bytes]:
+        """What a repository holds on its main branch."""
+        repository = self.repositories[name]
+        return repository.commits[repository.branches["main"]]
 
     def paths(self) -> list[str]:
         return [f"{request.method} {request.path}" for request in self.requests]
@@ -132,8 +144,20 @@ class Handler(BaseHTTPRequestHandler):
 
     do_HEAD = do_GET  # noqa: N815 - the server's interface
 
+    def do_POST(self) -> None:
+        self.note()
+        self.receive(self.rfile.read(int(self.headers.get("Content-Length", 0))))
+
+    do_PUT = do_POST  # noqa: N815 - the server's interface
+
     def respond(self) -> None:
         raise NotImplementedError
+
+    def receive(self, content: bytes) -> None:
+        raise NotImplementedError
+
+    def answer_json(self, value: Any, status: int = 200) -> None:
+        self.answer(status, json.dumps(value).encode(), Content_Type="application/json")
 
 
 class HubHandler(Handler):
@@ -161,6 +185,73 @@ class HubHandler(Handler):
         else:
             self.file(repository, commit, found[3])
 
+    def receive(self, content: bytes) -> None:
+        path = unquote(urlsplit(self.path).path)
+        refusal = next((answer for part, answer in self.hub.refusals.items() if part in path), None)
+        if refusal is not None:
+            self.answer(refusal[0], X_Error_Message=refusal[1])
+        elif not self.has_token():
+            self.answer(401, X_Error_Message="Invalid credentials in Authorization header")
+        elif path == "/api/repos/create":
+            self.create(json.loads(content))
+        elif path == "/api/validate-yaml":
+            self.validate(json.loads(content)["content"])
+        elif found := re.fullmatch(r"/api/models/([^/]+/[^/]+)/preupload/main", path):
+            self.preupload(found[1], json.loads(content)["files"])
+        elif found := re.fullmatch(r"/([^/]+/[^/]+)\.git/info/lfs/objects/batch", path):
+            self.batch(json.loads(content)["objects"])
+        elif found := re.fullmatch(r"/api/models/([^/]+/[^/]+)/commit/main", path):
+            self.commit(found[1], [json.loads(line) for line in content.splitlines()])
+        else:
+            self.answer(404)
+
+    def create(self, asked: dict[str, Any]) -> None:
+        name = f"{asked['organization']}/{asked['name']}"
+        if name in self.hub.repositories:
+            self.answer(409, X_Error_Message="You already created this model repo")
+            return
+        self.hub.add(name, {".gitattributes": b"*.safetensors filter=lfs"}, private=asked["visibility"] == "private")
+        self.answer_json({"url": f"{self.hub.url}/{name}"})
+
+    def validate(self, card: str) -> None:
+        front = card.split("---\n")[1] if card.startswith("---\n") else ""
+        known = yaml.safe_load(front) if front else {}
+        missing = [key for key in ("license",) if key not in known]
+        errors = [{"message": f'"{key}" is required'} for key in missing]
+        self.answer_json({"errors": errors, "warnings": []}, 400 if errors else 200)
+
+    def preupload(self, name: str, files: list[dict[str, Any]]) -> None:
+        there = self.hub.files_of(name)
+        modes = [
+            {
+                "path": file["path"],
+                "uploadMode": "lfs" if file["size"] > LARGE else "regular",
+                "shouldIgnore": False,
+                "oid": git_hash(there[file["path"]]) if file["path"] in there else None,
+            }
+            for file in files
+        ]
+        self.answer_json({"files": modes})
+
+    def batch(self, objects: list[dict[str, Any]]) -> None:
+        for one in objects:
+            if one["oid"] not in self.hub.stored:
+                one["actions"] = {"upload": {"href": f"{self.hub.store_url}/{one['oid']}?signature=x"}}
+        self.answer_json({"transfer": "basic", "objects": objects})
+
+    def commit(self, name: str, lines: list[dict[str, Any]]) -> None:
+        files = dict(self.hub.files_of(name))
+        for line in lines:
+            value = line["value"]
+            if line["key"] == "file":
+                files[value["path"]] = base64.b64decode(value["content"])
+            elif line["key"] == "lfsFile":
+                files[value["path"]] = self.hub.stored[value["oid"]]
+            elif line["key"] == "deletedFile":
+                del files[value["path"]]
+        commit = self.hub.add(name, files)
+        self.answer_json({"commitUrl": f"{self.hub.url}/{name}/commit/{commit}", "commitOid": commit})
+
     def has_token(self) -> bool:
         return self.headers.get("Authorization") == f"Bearer {TOKEN}"
 
@@ -175,7 +266,7 @@ class HubHandler(Handler):
                 entry |= {key: value for key, value in self.hub.listed.items() if key == "size"}
             siblings.append(entry)
         info = {"id": name, "modelId": name, "sha": commit, "siblings": siblings, "tags": ["license:apache-2.0"]}
-        self.answer(200, json.dumps(info).encode(), Content_Type="application/json")
+        self.answer_json({**info, "private": repository.private})
 
     def file(self, repository: Repository, commit: str, file: str) -> None:
         content = repository.commits[commit][file]
@@ -204,6 +295,14 @@ class StoreHandler(Handler):
                         self.send(repository.sent.get(file, content))
                         return
         self.answer(404)
+
+    def receive(self, content: bytes) -> None:
+        wanted = urlsplit(self.path).path[1:]
+        if hashlib.sha256(content).hexdigest() != wanted:
+            self.answer(400)
+            return
+        self.hub.stored[wanted] = content
+        self.answer(200)
 
     def send(self, content: bytes) -> None:
         if self.hub.failures:

@@ -31,6 +31,7 @@ COMMANDS = {
     "evaluate": "Score a model, or a run beside its base, on data it never saw.",
     "generate": "Let a model answer prompts.",
     "fuse": "Fold the adapter of a run into its base model.",
+    "export": "Write a tuned model in the form of another program.",
 }
 """Every command and its one-line help; ``mlxtune.cli.<name>`` has the command itself."""
 

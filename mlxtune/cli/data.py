@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mlxtune.cli import data_stats
+from mlxtune.cli import data_scan, data_stats
 from mlxtune.cli.output import Output, output_options
 from mlxtune.printable import printable
 
@@ -22,6 +22,7 @@ def command() -> None:
 
 
 command.add_command(data_stats.command)
+command.add_command(data_scan.command)
 
 
 @command.command()
@@ -99,7 +100,7 @@ def open_recipe_tokenizer(settings: "Recipe", output: Output) -> Any:
         quantize=None if quantize is None else (quantize.bits, quantize.group_size),
         progress=output.progress,
     ).path
-    return open_tokenizer(folder)
+    return open_tokenizer(folder, settings.data.chat_template)
 
 
 def draw(inspection: "Inspection", title: str) -> "Group":

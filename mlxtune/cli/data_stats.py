@@ -46,7 +46,7 @@ def command(recipe_or_file: str, overrides: tuple[str, ...], output: Output) -> 
     paths = {split: getattr(data, split) for split in SPLITS if getattr(data, split) is not None}
     examples = {split: read_examples(path, data.format) for split, path in paths.items()}  # before any download
     folder = find_recipe_model(recipe, progress=output.progress).path
-    tokenizer = open_tokenizer(folder)
+    tokenizer = open_tokenizer(folder, data.chat_template)
     splits = {
         split: describe(
             examples[split],

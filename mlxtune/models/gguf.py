@@ -7,7 +7,7 @@ memory holds a shard and one tensor; the price is that a file in many parts is r
 
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,17 +81,14 @@ def read_weights(model: GgufModel) -> Iterator[tuple[str, mx.array]]:
     Raises: ModelError, if a scale or an expanded value is not finite.
     """
     config = model.config
-    heads = dict(
-        zip(model.architecture.permuted, (config["num_attention_heads"], config["num_key_value_heads"]), strict=False)
-    )
     for stored, tensor in model.header.tensors.items():
         if stored in ROPE_TENSORS:
             continue
         name = model.names[stored]
         raw = np.fromfile(model.header.path, np.uint8, count=tensor.byte_count, offset=tensor.begin)
         raw = raw.reshape(tensor.shape[0], -1)
-        if permuted := heads.get(stored.split(".")[-2]):
-            raw = raw[unpermuted_rows(len(raw), permuted)]
+        if heads := _permuted_heads(stored, model.architecture, config):
+            raw = raw[unpermuted_rows(len(raw), heads)]
         if tensor.type not in BITS:
             offset = -model.architecture.norm_offset if len(tensor.shape) == 1 and not name.endswith(".bias") else 0.0
             try:
@@ -124,12 +121,38 @@ def write_gguf_folder(path: Path, folder: Path, *, progress: Progress = silent) 
     return model.config
 
 
+def imported_bytes(model: GgufModel) -> int:
+    """Of all the arrays that `read_weights` gives."""
+    total = 0
+    for stored in model.names:
+        tensor = model.header.tensors[stored]
+        values = math.prod(tensor.shape)
+        if tensor.type in BITS:
+            total += values * BITS[tensor.type] // 8 + 2 * 2 * (values // GROUP)
+        else:
+            total += values * (4 if tensor.type is GGMLQuantizationType.F32 else 2)
+    return total
+
+
 def unpermuted_rows(row_count: int, heads: int) -> np.ndarray:
     """Which stored row is row i of a q or k projection: GGUF's llama interleaves the two halves of each rotation.
 
     Returns: [row_count]; only rows move, so that quantized ones move whole.
     """
     return np.arange(row_count).reshape(heads, row_count // heads // 2, 2).swapaxes(1, 2).reshape(-1)
+
+
+def stored_rows(rows: np.ndarray, stored: str, architecture: Architecture, config: Mapping[str, Any]) -> np.ndarray:
+    """The rows of a tensor, by its GGUF name, in the order in which GGUF has them: the way back of `read_weights`."""
+    if heads := _permuted_heads(stored, architecture, config):
+        return rows[np.argsort(unpermuted_rows(len(rows), heads))]
+    return rows
+
+
+def _permuted_heads(stored: str, architecture: Architecture, config: Mapping[str, Any]) -> int | None:
+    """How many heads a tensor's rows are of, if GGUF has them in another order."""
+    heads = (config["num_attention_heads"], config["num_key_value_heads"])
+    return dict(zip(architecture.permuted, heads, strict=False)).get(stored.split(".")[-2])
 
 
 def _dtype(header: GgufHeader) -> str:

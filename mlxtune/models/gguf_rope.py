@@ -109,15 +109,28 @@ def _factors(header: GgufHeader, name: str, rotated: int) -> dict[str, Any]:
     return {"rope_scaling": scaling | {"original_max_position_embeddings": length}}
 
 
-def llama3_factors(base: float, rotated: int, factor: float) -> np.ndarray:
+def llama3_factors(
+    base: float,
+    rotated: int,
+    factor: float,
+    *,
+    low: float = LLAMA3_LOW,
+    high: float = LLAMA3_HIGH,
+    context: int = LLAMA3_CONTEXT,
+) -> np.ndarray:
     """By how much Llama 3 slows each frequency down, [rotated / 2], float64: not at all the fast ones, by ``factor``
     the slow ones, and in between by a blend.
 
     Source: apply_scaling in https://github.com/meta-llama/llama-models/blob/main/models/llama3/model.py
     """
     wavelengths = 2 * math.pi * base ** (np.arange(0, rotated, 2) / rotated)
-    blend = (LLAMA3_CONTEXT / wavelengths - LLAMA3_LOW) / (LLAMA3_HIGH - LLAMA3_LOW)
+    blend = (context / wavelengths - low) / (high - low)
     return 1 / ((1 - np.clip(blend, 0, 1)) / factor + np.clip(blend, 0, 1))
+
+
+def longrope_scale(length: int, original: int) -> float:
+    """By how much mlx_lm scales rotated vectors, from the context's length now and at first."""
+    return math.sqrt(1 + math.log(length / original) / math.log(original)) if length > original else 1.0
 
 
 def _longrope(header: GgufHeader, name: str, rotated: int) -> dict[str, Any]:
@@ -126,7 +139,7 @@ def _longrope(header: GgufHeader, name: str, rotated: int) -> dict[str, Any]:
         raise ModelError(f"the tensor {LONG} is missing", where=header.path, remedy=DAMAGED)
     length = count(header, f"{name}.context_length")
     original = count(header, f"{name}.rope.scaling.original_context_length", length, least=2)
-    scale = math.sqrt(1 + math.log(length / original) / math.log(original)) if length > original else 1.0
+    scale = longrope_scale(length, original)
     own = number(header, f"{name}.rope.scaling.attn_factor", scale)
     _refuse_unless(
         math.isclose(own, scale, rel_tol=1e-4), header, f"{name}.rope.scaling.attn_factor is {own}, not {scale:.6g}"

@@ -4,6 +4,7 @@ import json
 
 import pytest
 from click.testing import CliRunner, Result
+from families import family_folder
 
 from mlxtune.cli import main, plan
 from mlxtune.device import memory
@@ -34,6 +35,15 @@ def test_it_tells_memory_time_and_counts_and_leaves_nothing(tiny_run, tmp_path, 
     for told in ("memory", "time", "fits", "3 steps (1.0 epochs)"):
         assert told in run("plan", recipe, "training.epochs=1").stdout
     assert not list(tmp_path.iterdir())
+
+
+def test_a_family_that_is_read_on_full_logits_is_told_to_be_slower(tiny_run, tmp_path):
+    recipe = tiny_run.parent / "recipe.yaml"
+    known = run("plan", recipe, "training.max_steps=1")
+    other = run("plan", recipe, "training.max_steps=1", f"model.source={family_folder(tmp_path / 'm', 'gpt_neox')}")
+    assert (known.exit_code, other.exit_code) == (0, 0)
+    assert "slower" not in known.stdout
+    assert "slower    this family is read on full logits" in other.stdout
 
 
 def test_what_does_not_fit_is_shown_and_refused_with_what_would(tiny_run, monkeypatch):

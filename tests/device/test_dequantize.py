@@ -8,7 +8,7 @@ from mlx_lm.models.mla import MultiLinear
 from mlx_lm.models.switch_layers import SwitchLinear
 from reference.lora import affine_dequantize
 
-from mlxtune.device.dequantize import dequantize_network, is_quantized, unpacked_weight
+from mlxtune.device.dequantize import dequantize_network, is_quantized, rounded_weight, unpacked_weight
 
 MODES = [("affine", 32, 4), ("affine", 64, 8), ("mxfp4", 32, 4), ("mxfp8", 32, 8), ("nvfp4", 16, 4)]
 
@@ -34,6 +34,15 @@ def test_every_mode_is_unpacked_as_mlx_multiplies_it(mode):
     values = unpacked_weight(layer)
     assert values.dtype == mx.float32
     np.testing.assert_allclose(np.array(values), np.array(layer(mx.eye(64))).T, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_rounding_leaves_what_a_quantized_layer_has(mode):
+    layer = nn.Linear(64, 8, bias=False)
+    quantized = packed(layer, *mode)
+    values = rounded_weight(layer.weight, {"mode": mode[0], "group_size": mode[1], "bits": mode[2]})
+    assert values.dtype == mx.float32
+    np.testing.assert_array_equal(np.array(values), np.array(unpacked_weight(quantized)))
 
 
 def network_of(layer: nn.Module) -> nn.Module:

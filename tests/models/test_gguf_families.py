@@ -5,64 +5,12 @@ import numpy as np
 import pytest
 from mlx_lm.utils import load_model
 from reference.gguf_files import write_network
-from reference.gguf_models import ROWS, SHAPE, TOKENIZER, TOKENS, random_network
+from reference.gguf_models import FAMILIES, GEMMA, LISTED, LLAMA3, ROWS, SHAPE, TOKENIZER, TOKENS, YARN, random_network
 
 from mlxtune.device.precision import CPU_FLOAT32
 from mlxtune.errors import ModelError
 from mlxtune.models.gguf import read_gguf, write_gguf_folder
 from mlxtune.models.load import open_model
-
-LLAMA3 = {"rope_type": "llama3", "low_freq_factor": 1.0, "high_freq_factor": 4.0}
-LLAMA3 |= {"factor": 32.0, "original_max_position_embeddings": 8192}
-YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64}
-LISTED = {"rope_type": "longrope", "original_max_position_embeddings": 256}
-LISTED |= {f"{one}_factor": [1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 7.0] for one in ("long", "short")}
-GEMMA = {"head_dim": 32, "rms_norm_eps": 1e-6}
-
-FAMILIES = {
-    "llama": ("llama", {}),
-    "llama with a head of its own": ("llama", {"tie_word_embeddings": False}),
-    "llama with biases": ("llama", {"attention_bias": True, "mlp_bias": True}),
-    "llama with wide heads": ("llama", {"head_dim": 32}),
-    "llama, linear": ("llama", {"rope_scaling": {"rope_type": "linear", "factor": 4.0}}),
-    "llama, yarn": ("llama", {"rope_scaling": YARN}),
-    "llama 3": ("llama", {"rope_scaling": LLAMA3, "rope_theta": 500000.0, "head_dim": 64}),
-    "llama with other factors": ("llama", {"rope_scaling": LISTED}),
-    "mistral": ("llama", {"sliding_window": 200, "tie_word_embeddings": False}),
-    "qwen2": ("qwen2", {"rope_theta": 1000000.0}),
-    "qwen2, yarn": ("qwen2", {"rope_scaling": YARN, "tie_word_embeddings": False}),
-    "qwen3": ("qwen3", {"head_dim": 32, "rope_theta": 1000000.0}),
-    "qwen3, yarn": ("qwen3", {"head_dim": 16, "rope_scaling": YARN}),
-    "gemma": ("gemma", GEMMA),
-    "gemma2": (
-        "gemma2",
-        GEMMA
-        | {"attn_logit_softcapping": 5.0, "final_logit_softcapping": 3.0, "sliding_window": 32}
-        | {"query_pre_attn_scalar": 32},
-    ),
-    "gemma3": (
-        "gemma3_text",
-        GEMMA | {"num_hidden_layers": 7, "sliding_window": 4, "query_pre_attn_scalar": 32, "rope_theta": 1e6},
-    ),
-    "gemma3, linear": (
-        "gemma3_text",
-        GEMMA
-        | {"num_hidden_layers": 6, "sliding_window": 8, "query_pre_attn_scalar": 32}
-        | {"rope_scaling": {"rope_type": "linear", "factor": 8.0}},
-    ),
-    "phi3": ("phi3", {"tie_word_embeddings": False, "sliding_window": 200}),
-    "phi3, long": (
-        "phi3",
-        {"partial_rotary_factor": 0.75, "original_max_position_embeddings": 64}
-        | {
-            "rope_scaling": {
-                "type": "longrope",
-                "long_factor": [1.0, 1.25, 2.0, 2.5, 4.0, 8.0],
-                "short_factor": [1.0, 1.0, 1.0, 1.1, 1.2, 1.3],
-            }
-        },
-    ),
-}
 
 
 def logits(network) -> np.ndarray:

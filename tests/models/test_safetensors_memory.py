@@ -1,4 +1,4 @@
-"""A model larger than memory is rewritten a shard at a time: what MLX held at the most is counted by MLX itself."""
+"""A model larger than memory is rewritten a tensor at a time: what MLX held at the most is counted by MLX itself."""
 
 import json
 from pathlib import Path
@@ -32,7 +32,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     [{}, {"quantize": (4, 32)}, {"quantize": (8, 64)}, {"dtype": "bfloat16"}, {"dtype": "float16"}],
     ids=["as stored", "4 bits", "8 bits", "bfloat16", "float16"],
 )
-def test_memory_holds_one_shard_and_what_one_tensor_is_made_of(model, tmp_path, how):
+def test_memory_holds_what_one_tensor_is_made_of(model, tmp_path, how):
     whole = sum(path.stat().st_size for path in model.glob("model*.safetensors"))
     mx.clear_cache()
     before = mx.get_active_memory()
@@ -41,6 +41,6 @@ def test_memory_holds_one_shard_and_what_one_tensor_is_made_of(model, tmp_path, 
     rewrite_folder(model, tmp_path, shard_bytes=SHARD, **how)
 
     held = mx.get_peak_memory() - before
-    assert held < SHARD + 3 * LARGEST_TENSOR
-    assert held < whole / 4
+    assert held < 3 * LARGEST_TENSOR
+    assert held < whole / 8
     assert len(list(tmp_path.glob("model*.safetensors"))) > 1
