@@ -7,6 +7,7 @@ The functions behind the command line, under its own words:
     model = mlxtune.load("runs/first")
     answers = mlxtune.generate(model, ["My lamp flickers."])
     mlxtune.fuse("runs/first", "fused/first")
+    mlxtune.export_gguf("runs/first", "first.gguf")
 
 Each is loaded when it is first asked for, so that importing the package opens the BLAS and does nothing else.
 """
@@ -19,6 +20,11 @@ from mlxtune.device.blas import open_blas
 if TYPE_CHECKING:
     from mlxtune.deployment.answer import generate
     from mlxtune.deployment.answer import open_answerer as load
+    from mlxtune.deployment.export.gguf import export_gguf
+    from mlxtune.deployment.export.hub import export_hub
+    from mlxtune.deployment.export.lmstudio import export_lmstudio
+    from mlxtune.deployment.export.ollama import export_ollama
+    from mlxtune.deployment.export.peft import export_peft
     from mlxtune.deployment.fuse_run import fuse_run as fuse
     from mlxtune.errors import MlxtuneError
     from mlxtune.iteration.converting import convert
@@ -31,6 +37,11 @@ __all__ = [
     "MlxtuneError",
     "convert",
     "evaluate",
+    "export_gguf",
+    "export_hub",
+    "export_lmstudio",
+    "export_ollama",
+    "export_peft",
     "fuse",
     "generate",
     "load",
@@ -43,6 +54,11 @@ _HOMES = {
     "MlxtuneError": ("mlxtune.errors", "MlxtuneError"),
     "convert": ("mlxtune.iteration.converting", "convert"),
     "evaluate": ("mlxtune.iteration.score", "evaluate"),
+    "export_gguf": ("mlxtune.deployment.export.gguf", "export_gguf"),
+    "export_hub": ("mlxtune.deployment.export.hub", "export_hub"),
+    "export_lmstudio": ("mlxtune.deployment.export.lmstudio", "export_lmstudio"),
+    "export_ollama": ("mlxtune.deployment.export.ollama", "export_ollama"),
+    "export_peft": ("mlxtune.deployment.export.peft", "export_peft"),
     "fuse": ("mlxtune.deployment.fuse_run", "fuse_run"),
     "generate": ("mlxtune.deployment.answer", "generate"),
     "load": ("mlxtune.deployment.answer", "open_answerer"),

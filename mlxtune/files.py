@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from mlxtune.errors import DeviceError, OutputExistsError
+from mlxtune.errors import DeviceError, OutputExistsError, UsageError
 
 PART = re.compile(r"\..+\.[0-9a-f]{8}(\.old)?")
 """The hidden names of what is being written, and of what it is to replace."""
@@ -91,8 +91,18 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
+def _check_parent(path: Path) -> None:
+    """Raises: OutputExistsError, if a file stands where one of ``path``'s folders is to be."""
+    above = next((place for place in path.parents if os.path.lexists(place)), None)
+    if above is not None and not above.is_dir():
+        raise OutputExistsError(
+            "this is a file, and a folder is needed there", where=above, remedy="choose another place"
+        )
+
+
 def check_new_file(path: Path, *, force: bool = False) -> None:
     """What `new_file` refuses before its block runs. Raises: OutputExistsError."""
+    _check_parent(path)
     if path.is_dir():
         raise OutputExistsError("this is a folder, and a file is to be written", where=path, remedy="name a file")
     if not force and os.path.lexists(path):
@@ -128,6 +138,7 @@ def check_new_folder(path: Path, *, force: bool = False) -> None:
     Raises: OutputExistsError, as `new_folder` does.
     """
     path = Path(os.path.abspath(path))  # noqa: PTH100 - as in new_folder
+    _check_parent(path)
     if force and any(place.is_relative_to(path) for place in (Path.cwd(), Path.home())):
         raise OutputExistsError(
             "this folder holds the working folder or the home folder, and is not replaced",
@@ -136,6 +147,19 @@ def check_new_folder(path: Path, *, force: bool = False) -> None:
         )
     if not force and path.exists() and not (path.is_dir() and not any(path.iterdir())):
         raise _taken(path)
+
+
+def check_not_inside(out: Path, sources: Mapping[str, Path | None]) -> None:
+    """Refuse to write ``out`` where it would replace what is read: ``force`` is no leave for that.
+
+    Args:
+        sources: what each is, and where; None, and what is not there, is passed over.
+
+    Raises: UsageError, if ``out`` is one of them, or holds it.
+    """
+    for what, path in sources.items():
+        if path is not None and path.exists() and path.resolve().is_relative_to(out.resolve()):
+            raise UsageError(f"the {what} is there, and is not replaced", where=out, remedy="choose another place")
 
 
 def check_disk_space(

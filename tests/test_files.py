@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from mlxtune.errors import DeviceError, OutputExistsError
+from mlxtune.errors import DeviceError, OutputExistsError, UsageError
 from mlxtune.files import (
     check_disk_space,
+    check_not_inside,
     clear_parts,
     naming,
     new_folder,
@@ -207,3 +208,25 @@ def test_what_the_system_says_is_free_is_believed(tmp_path):
     check_disk_space(tmp_path, 1)
     with pytest.raises(DeviceError):
         check_disk_space(tmp_path, 1 << 80)
+
+
+@pytest.mark.parametrize("place", ["out", "out/source", "out/a/../source", "link/source"])
+def test_what_is_read_is_not_replaced(tmp_path, place):
+    make_folder(tmp_path / "out")
+    (tmp_path / "out" / "source").touch()
+    (tmp_path / "out" / "a").mkdir()
+    (tmp_path / "link").symlink_to("out")
+
+    with pytest.raises(UsageError, match="the base is there, and is not replaced") as caught:
+        check_not_inside(tmp_path / "out", {"rows": None, "base": tmp_path / place})
+
+    assert caught.value.where == str(tmp_path / "out")
+
+
+@pytest.mark.parametrize("place", ["outside", "out-2/source", ".", "out/gone"])
+def test_what_lies_elsewhere_is_left_alone(tmp_path, place):
+    make_folder(tmp_path / "out")
+    (tmp_path / "outside").touch()
+    make_folder(tmp_path / "out-2")
+    (tmp_path / "out-2" / "source").touch()
+    check_not_inside(tmp_path / "out", {"base": tmp_path / place})

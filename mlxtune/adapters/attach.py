@@ -22,10 +22,12 @@ from mlxtune.errors import AdapterError
 MISFITS_SHOWN = 5
 READ_PAST_THE_LAYER = {
     "gemma3n": (".prediction_coefs", ".correction_coefs"),
-    "kimi_k3": (".self_attention_res_proj", ".mlp_res_proj"),
+    "kimi_k3": tuple(
+        f".{of}_res_{part}" for of in ("self_attention", "mlp", "output_attn") for part in ("proj", "norm")
+    ),
     "muse_spark": (".gate",),
 }
-"""Layers whose weight a family's own code multiplies with, so that no update in the layer would be met."""
+"""Layers whose weight a family's own code multiplies with, so that nothing put in the layer's place would be met."""
 
 
 @dataclass(frozen=True)
@@ -42,15 +44,22 @@ class LoraShape:
 
     def __post_init__(self) -> None:
         if self.rank < 1:
-            raise AdapterError(f"a LoRA rank is at least 1, not {self.rank}")
+            raise AdapterError(f"a LoRA rank is at least 1, not {self.rank}", remedy="raise method.rank")
         if not 0.0 < self.alpha < float("inf"):
-            raise AdapterError(f"a LoRA alpha is a number above 0, not {self.alpha}")
+            raise AdapterError(f"a LoRA alpha is a number above 0, not {self.alpha}", remedy="raise method.alpha")
         if not 0.0 <= self.dropout < 1.0:
-            raise AdapterError(f"a LoRA dropout is at least 0 and below 1, not {self.dropout}")
+            raise AdapterError(
+                f"a LoRA dropout is at least 0 and below 1, not {self.dropout}", remedy="choose another method.dropout"
+            )
         if self.layers != "all" and self.layers < 1:
-            raise AdapterError(f"a LoRA adapter has at least 1 block, not {self.layers}")
+            raise AdapterError(
+                f"a LoRA adapter has at least 1 block, not {self.layers}",
+                remedy="raise method.layers, or set it to all",
+            )
         if not self.target_modules:
-            raise AdapterError("a LoRA adapter has at least one target module")
+            raise AdapterError(
+                "a LoRA adapter has at least one target module", remedy="name some in method.target_modules"
+            )
 
     @property
     def scale(self) -> float:
@@ -165,17 +174,21 @@ def block_layers(network: Any, layers: int | Literal["all"] = "all") -> dict[str
 def adaptable_layers(network: Any) -> dict[str, nn.Module]:
     """Every linear layer and embedding of a network by path, as they are without an adapter."""
     modules = dict(network.named_modules())
-    past = READ_PAST_THE_LAYER.get(type(network).__module__.rpartition(".")[2], ())
     found: dict[str, nn.Module] = {}
     for path in reversed(modules):  # as the network lists them
         module = modules[path]
-        if path.endswith(past):
+        if is_read_past(network, path):
             continue
         if isinstance(module, LowRank):
             found[path] = module.base
         elif not isinstance(modules.get(path.rpartition(".")[0]), LowRank) and _is_adaptable(module):
             found[path] = module
     return found
+
+
+def is_read_past(network: Any, path: str) -> bool:
+    """Whether the layer at ``path`` is one of READ_PAST_THE_LAYER."""
+    return path.endswith(READ_PAST_THE_LAYER.get(type(network).__module__.rpartition(".")[2], ()))
 
 
 def _is_adaptable(module: nn.Module) -> bool:

@@ -26,6 +26,8 @@ from mlxtune.files import sha256_of, write_json
 from mlxtune.models.safetensors import validate_safetensors, write_safetensors
 
 CONFIG_FILE = "adapter_config.json"
+REMEDY = "use an adapter of this base model, as its program wrote it"
+"""Where no better way out is known."""
 NOT_FOR = "not_for"
 """Under "mlxtune" in the config: the programs that cannot open the folder, each with the reason."""
 
@@ -40,7 +42,7 @@ def save_adapter(network: nn.Module, folder: Path, *, base_model: str, extra: Ma
     Raises: AdapterError, if the network has no adapter.
     """
     if not adapter_parameters(network):
-        raise AdapterError("the network has no adapter to save")
+        raise AdapterError("the network has no adapter to save", remedy="put one on it first")
     written, not_for = {}, {}
     try:
         tensors = peft.tensors_of(network)
@@ -55,7 +57,9 @@ def save_adapter(network: nn.Module, folder: Path, *, base_model: str, extra: Ma
     except WordsMissing as error:
         not_for["mlx-lm"] = str(error)
     if not written:
-        raise AdapterError(f"no file format holds this adapter: {in_words(not_for)}")
+        raise AdapterError(
+            f"no file format holds this adapter: {in_words(not_for)}", remedy="fuse it into its base instead"
+        )
     own = {**(extra or {}), **({NOT_FOR: not_for} if not_for else {})}
     write_json(folder / CONFIG_FILE, {**written, "mlxtune": own})
 
@@ -66,11 +70,13 @@ def who_can_open(folder: Path) -> dict[str, str | None]:
     Raises: AdapterError, if it is no adapter's folder.
     """
     config = read_config(folder)
-    own = config.get("mlxtune")
-    told = own.get(NOT_FOR, {}) if isinstance(own, dict) else {}
+    told = _own(config).get(NOT_FOR)
+    reasons = told if isinstance(told, dict) else {}
     programs = {"PEFT": ("peft_type", peft.FILE), "mlx-lm": ("lora_parameters", mlx_lm.FILE)}
     return {
-        program: None if key in config and (folder / file).is_file() else told.get(program, f"there is no {file}")
+        program: None
+        if key in config and (folder / file).is_file()
+        else str(reasons.get(program) or f"there is no {file}")
         for program, (key, file) in programs.items()
     }
 
@@ -98,6 +104,18 @@ def read_adapter(folder: Path) -> Stored:
         raise located(error, file if isinstance(error, ModelError) else where) from error
 
 
+def base_hash(config: Mapping[str, Any]) -> str | None:
+    """The SHA-256 of the base that an adapter was trained on, by its config; None if that does not say."""
+    told = _own(config).get("model_sha256")
+    return told if isinstance(told, str) else None
+
+
+def _own(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What mlxtune has in an adapter's config."""
+    own = config.get("mlxtune")
+    return own if isinstance(own, dict) else {}
+
+
 def hash_of_adapter(folder: Path) -> str:
     """The SHA-256 of the file with the factors. Raises: AdapterError, if there is none."""
     file = _weights_file(folder, read_config(folder))
@@ -122,8 +140,8 @@ def _check_is_there(file: Path) -> None:
 
 
 def located(error: MlxtuneError, where: Path) -> AdapterError:
-    """The same error as an adapter's, with a place, if it had none."""
-    return AdapterError(error.message, where=error.where or where, remedy=error.remedy)
+    """The same error as an adapter's, with a place and a remedy, if it had none."""
+    return AdapterError(error.message, where=error.where or where, remedy=error.remedy or REMEDY)
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -136,9 +154,13 @@ def read_config(folder: Path) -> dict[str, Any]:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise AdapterError(f"the adapter's config is not JSON: {error}", where=path) from error
+        raise AdapterError(
+            f"the adapter's config is not JSON: {error}", where=path, remedy="copy the adapter again"
+        ) from error
     if not isinstance(config, dict) or not ("peft_type" in config or "lora_parameters" in config):
         raise AdapterError(
-            "the adapter's config is neither PEFT's (peft_type) nor mlx-lm's (lora_parameters)", where=path
+            "the adapter's config is neither PEFT's (peft_type) nor mlx-lm's (lora_parameters)",
+            where=path,
+            remedy="name a folder that one of the two wrote, or mlxtune",
         )
     return config

@@ -109,7 +109,7 @@ class LowRank(nn.Module):
         return weight if "m" not in self else mx.expand_dims(self._gain_of(weight), self.norm_axis) * weight
 
     def gain(self) -> mx.array:
-        """DoRA's m / |W + scale D|, float32, lazy; the length counts as a constant in a gradient (section 4.3).
+        """DoRA's m / |W + scale D|, float32, lazy.
 
         Kept for as long as the factors are the same arrays, since it costs as much as forming the whole weight.
         """
@@ -122,7 +122,7 @@ class LowRank(nn.Module):
         return base_weight(self.base) + self.scale * self.product()
 
     def _gain_of(self, weight: mx.array) -> mx.array:
-        return self.m / mx.stop_gradient(mx.linalg.norm(weight, axis=self.norm_axis))
+        return self.m / mx.linalg.norm(weight, axis=self.norm_axis)
 
     def set_dropout_key(self, key: mx.array | None) -> None:
         """Draw the masks of the next forward passes from ``key``; None switches dropout off."""

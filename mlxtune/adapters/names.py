@@ -24,9 +24,13 @@ in others they are one parameter, which PEFT adapts in another way."""
 
 REWRITTEN = ("falcon_h1", "gpt2")
 """Families whose weights are multiplied or transposed as mlx-lm loads them."""
-WEIGHT_READERS = ("gemma4_text", "llama4", "minicpm")
-"""Families that read their embedding's weight past the layer, where an update would go unseen."""
-SHIFTED_NORMS = ("qwen3_next", "qwen3_5", "qwen3_5_moe", "step3p5")
+REWRITTEN_HEADS = ("baichuan_m1", "bailing_moe", "bailing_moe_linear")
+"""Families whose head's rows or columns are divided by their lengths; those that have a ``norm_head``, if it is set."""
+WEIGHT_READERS = ("gemma4", "gemma4_text", "llama4_text", "muse_spark")
+"""Families that read their embedding's or head's weight past the layer, where an update would go unseen."""
+WEIGHT_READERS_IF_TIED = ("minicpm", "seed_oss")
+"""Those that do it where the embedding is the head."""
+SHIFTED_NORMS = ("muse_spark", "prism_hadamard_qwen35", "qwen3_next", "qwen3_5", "qwen3_5_moe", "step3p5")
 """Families whose norms are stored one less than mlx-lm has them."""
 
 
@@ -37,7 +41,7 @@ class Names:
         modules = dict(network.named_modules())
         self.family = type(network).__module__.rpartition(".")[2]
         self.is_rewritten = self.family in REWRITTEN
-        self.is_reading_weights = self.family in WEIGHT_READERS
+        self.is_head_rewritten = self.family in REWRITTEN_HEADS and getattr(network, "norm_head", True)
         self._modules = modules
         self._paths = {_inner(path): path for path in modules}
         self._parted = {}
@@ -50,6 +54,9 @@ class Names:
         tied = (path for path, module in modules.items() if module is head and not isinstance(module, SeparateHead))
         self.tied_embedding = next(tied, None)
         """The path of an embedding that is the head too."""
+        self.is_reading_weights = self.family in WEIGHT_READERS or (
+            self.family in WEIGHT_READERS_IF_TIED and self.tied_embedding is not None
+        )
         self.has_known_head = anatomy is not None or "lm_head" in self._paths
 
     def place_of(self, name: str) -> tuple[str, int | None] | None:
@@ -68,7 +75,7 @@ class Names:
 
     def names_of(self, path: str) -> list[str] | None:
         """PEFT's name of the layer at ``path``; of stacked experts a name each; None where PEFT has none."""
-        if self.is_rewritten:
+        if self.is_rewritten or (self.is_head_rewritten and path == "lm_head"):
             return None
         if (count := self._count(path)) == 0:
             return [_hugging_face(self._parted.get(path, path))]

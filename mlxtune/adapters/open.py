@@ -17,6 +17,7 @@ from mlxtune.adapters.attach import (
     adaptable_layers,
     adapter_parameters,
     attach_updates,
+    is_read_past,
     refuse_misfits,
     refuse_second,
 )
@@ -24,8 +25,15 @@ from mlxtune.adapters.format import located, read_adapter
 from mlxtune.adapters.lora import LoRAEmbedding, LoRASwitchLinear, adapted_kind, base_weight
 from mlxtune.adapters.names import SHIFTED_NORMS, Names
 from mlxtune.adapters.peft import PeftRule
-from mlxtune.adapters.saved import SavedModule, saved_modules, separate_head, weight_shapes, with_weights
-from mlxtune.adapters.stored import Factors, Stored
+from mlxtune.adapters.saved import (
+    SavedModule,
+    can_be_saved,
+    saved_modules,
+    separate_head,
+    weight_shapes,
+    with_weights,
+)
+from mlxtune.adapters.stored import MERGE_WITH_PEFT, Factors, Stored
 from mlxtune.device.dequantize import is_quantized
 from mlxtune.errors import AdapterError
 
@@ -57,10 +65,21 @@ def _attach(network: Any, stored: Stored) -> None:
     by_peft = isinstance(stored.rule, PeftRule)
     names = Names(network)
     if by_peft and names.is_rewritten:
-        raise AdapterError(f"mlx-lm rewrites the weights of {names.family}, so PEFT's factors do not fit them")
+        raise AdapterError(
+            f"mlx-lm rewrites the weights of {names.family}, so PEFT's factors do not fit them",
+            remedy=MERGE_WITH_PEFT,
+        )
     if ends := _ends(stored, names, adaptable_layers(network)):
         if names.is_reading_weights or (by_peft and not names.has_known_head):
-            raise AdapterError(f"the adapter is on {ends[0]}, and what {names.family} does with it is not known")
+            raise AdapterError(
+                f"the adapter is on {ends[0]}, and what {names.family} does with it is not known",
+                remedy=MERGE_WITH_PEFT if by_peft else "train one without that layer",
+            )
+        if by_peft and names.is_head_rewritten and HEAD in ends:
+            raise AdapterError(
+                f"mlx-lm rewrites the weights of {names.family}'s head, so what PEFT has for it does not fit them",
+                remedy=MERGE_WITH_PEFT,
+            )
         if names.tied_embedding is not None:
             stored = _with_tied_head(network, stored, names)
             names = Names(network)
@@ -203,6 +222,8 @@ def _saved(network: Any, stored: Stored, names: Names, misfits: list[str]) -> di
         shapes = {leaf: array.shape for leaf, array in arrays.items()}
         if shapes != (wanted := weight_shapes(module)) or "weight" not in shapes:
             misfits.append(f"{name} is {_told(shapes)}, and the network's is {_told(wanted)}")
+        elif not can_be_saved(module) or is_read_past(network, place[0]):
+            misfits.append(f"{name} is a {type(module).__name__} in {names.family}, which is not available as a whole")
         elif names.family in SHIFTED_NORMS and shapes.keys() == {"weight"} and len(shapes["weight"]) == 1:
             misfits.append(f"{name} is a norm, which mlx-lm stores otherwise in {names.family}")
         else:
@@ -222,10 +243,11 @@ def _check_copies(network: Any, stored: Stored, names: Names, misfits: list[str]
         if place is None or place[0] is None:
             misfits.append(f"{name} has no place in the network")
             continue
-        weight = base_weight(modules[place[0]])
-        if weight.shape != array.shape:
-            misfits.append(f"{name}.weight is {list(array.shape)}, the network's is {list(weight.shape)}")
-        elif not is_quantized(modules[place[0]]):
+        module = modules[place[0]]
+        if (wanted := weight_shapes(module)).get("weight") != array.shape:
+            misfits.append(f"{name}.weight is {list(array.shape)}, the network's is {_told(wanted)}")
+        elif not is_quantized(module):
+            weight = base_weight(module)
             apart = mx.max(mx.abs(weight - array)) > COPIED_NEARLY * mx.max(mx.abs(weight))
             if apart.item():
                 misfits.append(f"{name}.weight, which came with the adapter, is not the network's")

@@ -4,6 +4,7 @@ PEFT matches layers' names with Python's ``re``, which a pattern such as ``(a+)+
 `regex` takes the same patterns and a time limit.
 """
 
+import functools
 import re
 from typing import Any
 
@@ -27,11 +28,17 @@ def found(pattern: str, name: str) -> Any:
     if len(pattern) > LONGEST:
         raise AdapterError(f"a pattern has {len(pattern):,} characters: {pattern[:60]} ...", remedy="write it shorter")
     try:
-        re.compile(pattern)
-        return regex.fullmatch(pattern, name, timeout=SECONDS)
+        return _compiled(pattern).fullmatch(name, timeout=SECONDS)
     except TimeoutError as error:
         raise AdapterError(
             f"the pattern {pattern[:200]!r} takes too long to match {name}", remedy="write it without nested repeats"
         ) from error
     except (re.error, regex.error, OverflowError, RecursionError, MemoryError) as error:
         raise AdapterError(f"{pattern[:200]!r} is no regular expression: {error}", remedy="correct it") from error
+
+
+@functools.cache  # those of re and regex hold about 500, fewer than a large network may have patterns
+def _compiled(pattern: str) -> Any:
+    """A pattern that PEFT can compile, too."""
+    re.compile(pattern)
+    return regex.compile(pattern)

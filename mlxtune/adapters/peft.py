@@ -21,7 +21,7 @@ from mlxtune.adapters.lora import LoRAEmbedding, LoRASwitchLinear, lora_layers
 from mlxtune.adapters.names import Names
 from mlxtune.adapters.peft_rule import PeftRule, read_rule
 from mlxtune.adapters.saved import saved_modules
-from mlxtune.adapters.stored import Factors, Stored, WordsMissing, checked_matrix
+from mlxtune.adapters.stored import MERGE_WITH_PEFT, Factors, Stored, WordsMissing, checked_matrix
 from mlxtune.errors import AdapterError
 
 __all__ = ["FILE", "PeftRule", "config_of", "read_rule", "read_tensors", "tensors_of"]
@@ -56,7 +56,11 @@ def read_tensors(config: dict[str, Any], rule: PeftRule, tensors: Mapping[str, m
         elif leaf == "weight":
             copies[layer.removesuffix(".base_layer")] = matrix
         else:
-            raise AdapterError(f"{full} is no part of a LoRA adapter; such adapters cannot be opened", where=file)
+            raise AdapterError(
+                f"{full} is no part of a LoRA adapter; such adapters cannot be opened",
+                where=file,
+                remedy=MERGE_WITH_PEFT,
+            )
     factors = {layer: _factors(layer, part, rule, file) for layer, part in parts.items()}
     if not factors and not saved:
         raise AdapterError("the adapter has no factors", where=file)

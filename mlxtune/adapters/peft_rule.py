@@ -12,10 +12,20 @@ from typing import Any, TypeVar
 
 from mlx import nn
 
+from mlxtune.adapters.attach import is_named
 from mlxtune.adapters.lora import LoRALinear, LoRASwitchLinear, adapted_kind
 from mlxtune.adapters.names import Names
 from mlxtune.adapters.patterns import found, matches
-from mlxtune.adapters.stored import checked_rank, dropout_of, flag, integer, is_list_of, number, told
+from mlxtune.adapters.stored import (
+    MERGE_WITH_PEFT,
+    checked_rank,
+    dropout_of,
+    flag,
+    integer,
+    is_list_of,
+    number,
+    told,
+)
 from mlxtune.errors import AdapterError
 
 T = TypeVar("T")
@@ -64,15 +74,15 @@ class PeftRule:
 
     def targets_name(self, name: str) -> bool:
         """Whether a layer of this name has an update; for ``all-linear``, if it is linear."""
-        if _is_named(self.exclude_modules, name) or any(
+        if _is_any(self.exclude_modules, name) or any(
             matches(rf"(.*\.)?({saved})(\..*)?", name) for saved in self.modules_to_save
         ):
             return False
         if self.target_modules == ALL_LINEAR:
             return name.rpartition(".")[2] != "lm_head"
         if isinstance(self.target_modules, str) or self.layers is None or name in self.target_modules:
-            return _is_named(self.target_modules, name)
-        return _is_named(self.target_modules, name) and self._block_of(name) in self.layers
+            return _is_any(self.target_modules, name)
+        return _is_any(self.target_modules, name) and self._block_of(name) in self.layers
 
     def _block_of(self, name: str) -> int | None:
         """The number of the block that a layer is in: in its name, the first that follows a word (of the pattern)."""
@@ -93,11 +103,11 @@ class PeftRule:
         return targeted
 
 
-def _is_named(names: str | tuple[str, ...], name: str) -> bool:
+def _is_any(names: str | tuple[str, ...], name: str) -> bool:
     """Whether ``name`` fits a pattern, or is one of ``names`` or ends with it."""
     if isinstance(names, str):
         return matches(names, name)
-    return any(name == one or name.endswith(f".{one}") for one in names)
+    return any(is_named(name, one) for one in names)
 
 
 def _first_match(patterns: Mapping[str, T] | None, name: str, otherwise: T) -> T:
@@ -107,19 +117,26 @@ def _first_match(patterns: Mapping[str, T] | None, name: str, otherwise: T) -> T
 def read_rule(config: Mapping[str, Any], where: Path) -> PeftRule:
     """What a config says. Raises: AdapterError, naming the first setting that cannot be used."""
     if config["peft_type"] != "LORA":
-        raise AdapterError(f"peft_type is {told(config['peft_type'])}; only LORA can be opened", where=where)
+        raise AdapterError(
+            f"peft_type is {told(config['peft_type'])}; only LORA can be opened", where=where, remedy=MERGE_WITH_PEFT
+        )
     for key, value in config.items():
         if value and key not in KEYS | OTHERS:
-            raise AdapterError(f"the adapter uses PEFT's {key}, which is not available", where=where)
+            raise AdapterError(
+                f"the adapter uses PEFT's {key}, which is not available", where=where, remedy=MERGE_WITH_PEFT
+            )
     if config.get("bias", "none") != "none":
         raise AdapterError(
-            f"the adapter trains biases (bias: {told(config['bias'])}), which is not available", where=where
+            f"the adapter trains biases (bias: {told(config['bias'])}), which is not available",
+            where=where,
+            remedy=MERGE_WITH_PEFT,
         )
     start = config.get("init_lora_weights", True)
     if start not in STARTS:
         raise AdapterError(
             f"the adapter started with init_lora_weights {told(start)}, which changes the base model's weights",
             where=where,
+            remedy=MERGE_WITH_PEFT,
         )
     targets: Any = config.get("target_modules")
     if not isinstance(targets, str) and targets != [] and not is_list_of(targets, str):

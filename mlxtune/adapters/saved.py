@@ -81,6 +81,15 @@ def with_weights(module: Any, arrays: Mapping[str, mx.array]) -> SavedModule:
     return SavedModule(module, saved)
 
 
+def can_be_saved(module: Any) -> bool:
+    """Whether a copy may stand in for ``module``, which is then called with one array and gives one.
+
+    Families have norms of their own, which nothing but the name tells; those that take a gate too are not called so.
+    """
+    layers = (nn.Linear, nn.QuantizedLinear, nn.Embedding, nn.QuantizedEmbedding)
+    return type(module) in layers or isinstance(module, nn.LayerNorm) or type(module).__name__.endswith("Norm")
+
+
 def weight_shapes(module: Any) -> dict[str, tuple[int, ...]]:
     """The arrays that a copy of ``module`` consists of, by name, with the shapes that they have when not quantized."""
     if not is_quantized(module):

@@ -12,6 +12,8 @@ from mlxtune.adapters.names import Names
 from mlxtune.errors import AdapterError
 
 LONGEST_TOLD = 100
+MERGE_WITH_PEFT = "merge it with PEFT (merge_and_unload), and use the model that comes out"
+"""The way out for what PEFT alone can open."""
 HIGHEST = 1e30
 """Of a config's number: what is larger than this has no meaning in float32."""
 

@@ -34,7 +34,8 @@ def scan_settings(regions: str | None, terms: Path | None) -> dict[str, Any]:
     from mlxtune.data.detectors import REGIONS
     from mlxtune.data.detectors.term import read_terms
 
-    named = [region.strip().upper() for region in regions.split(",") if region.strip()] if regions else REGIONS
+    given = REGIONS if regions is None else regions.split(",")
+    named = [region.strip().upper() for region in given if region.strip()]
     return {"regions": tuple(named), "terms": () if terms is None else read_terms(terms)}
 
 

@@ -9,12 +9,14 @@ import click
 
 from mlxtune.cli import export_hub
 from mlxtune.cli.output import Output, output_options
+from mlxtune.errors import UsageError
 from mlxtune.recipe.choices import BITS, GGUF_TYPES, in_words
 
 ADAPTER = click.option("--adapter", type=click.Path(path_type=Path), help="The adapter folder to put on a model.")
 ACCEPT_LOSS = click.option("--accept-loss", is_flag=True, help="Write it, though it loses too much of the tuning.")
 FORCE = click.option("--force", is_flag=True, help="Replace OUT.")
 OUT = click.argument("out", type=click.Path(path_type=Path))
+LEAVE_OUT = "leave it out, or leave out --adapter-only"
 RUN_OR_MODEL = click.argument("run_or_model", metavar="RUN_OR_MODEL")
 
 
@@ -78,6 +80,8 @@ def gguf(
     from mlxtune.deployment.export.gguf import export_gguf
     from mlxtune.deployment.export.lora_gguf import export_lora
 
+    if adapter_only and accept_loss:
+        raise UsageError("an adapter alone loses nothing: nothing is merged", where="--accept-loss", remedy=LEAVE_OUT)
     options: dict[str, Any] = {"adapter": adapter, "device": output.device, "force": force}
     options |= {"progress": output.progress} | ({} if type_ is None else {"type": type_})
     if adapter_only:

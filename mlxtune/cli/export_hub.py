@@ -24,12 +24,14 @@ if TYPE_CHECKING:
     show_default=True,
     help="The adapter alone, or base and adapter merged: as an MLX folder, or as one GGUF file.",
 )
-@click.option("--upload", "--yes", "really", is_flag=True, help="Upload it; without this, only show it.")
+@click.option("--upload", "really", is_flag=True, help="Upload it; without this, only show it.")
 @click.option("--public", is_flag=True, help="All may read it; private otherwise.")
-@click.option("--accept-findings", is_flag=True, help="Though the rows of RUN hold private data, or are gone.")
+@click.option("--accept-findings", is_flag=True, help="Though rows that RUN learned hold private data, or are gone.")
 @click.option("--accept-loss", is_flag=True, help="Though merging loses too much of the tuning.")
 @click.option("--base-model", metavar="ORG/NAME", help="The base on the hub, if the run's is a folder here.")
-@click.option("--base-license", metavar="ID", help="The base's licence, if nothing here says it; such as apache-2.0.")
+@click.option(
+    "--base-license", metavar="ID", help="The base's licence, if its card does not say it; such as apache-2.0."
+)
 @click.option("--force", is_flag=True, help="Add a commit to a repository that has files already.")
 @scan_options
 @output_options
@@ -51,8 +53,8 @@ def command(
 ) -> None:
     """Show what RUN would be as the repository REPO on the hub: files and model card; with --upload, put it there.
 
-    Refused where the rows that RUN was trained on hold private data, and where its base's licence forbids it. The
-    token is that of HF_TOKEN, or of the hub's own login.
+    Refused where rows that RUN learned, or a run that it started from, hold private data, and where its base's licence
+    forbids it. The token is that of HF_TOKEN, or of the hub's own login.
     """
     from mlxtune.deployment.export.hub import export_hub
 

@@ -60,5 +60,7 @@ def command(
         force=force,
         progress=output.progress,
     )
+    if report.note is not None:
+        output.note(f"note: {report.note}")
     size = f"{report.out}: {report.dtype}, {report.bytes / 1e6:.0f} MB ({report.reason})"
     output.show(asdict(report), f"{size}\nit {report.in_words()}")

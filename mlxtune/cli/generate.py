@@ -68,6 +68,8 @@ def command(
         else [as_prompt(prompt or "", system=system, where="--prompt")]
     )
     answerer = open_answerer(run_or_model, adapter=adapter, device=output.device, raw=raw, progress=output.progress)
+    if answerer.note is not None:
+        output.note(f"note: {answerer.note}")
     answers = generate(
         answerer, prompts, max_tokens=max_tokens, temperature=temperature, seed=seed, progress=output.progress
     )

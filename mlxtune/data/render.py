@@ -23,7 +23,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import jinja2
 import numpy as np
 
 from mlxtune.data.normalize import Example, Message
@@ -151,9 +150,9 @@ class Renderer:
             return self.tokenizer.apply_chat_template(
                 turns, tokenize=False, add_generation_prompt=generation_prompt, enable_thinking=False
             )
-        except (jinja2.TemplateError, TypeError) as error:  # TypeError: a template that meets what it did not expect
+        except Exception as error:  # a template is a stranger's program, and fails in any way
             raise DataError(
-                f"the chat template refuses the messages: {error}",
+                f"the chat template refuses the messages: {str(error) or type(error).__name__}",
                 where=where,
                 remedy=f"give the row the roles and order that the template knows, or {OTHER_TEMPLATE}",
             ) from error

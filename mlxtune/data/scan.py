@@ -9,6 +9,7 @@ The price of finding what people write is that some of it is nothing: a scan say
 
 import contextlib
 import hashlib
+import itertools
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -33,6 +34,8 @@ REMEMBERED = 100_000
 """Texts without a finding that are known again: rows repeat their instructions."""
 DIGITS_OF_NUMBERS = 6
 """JSON numbers with more digits are scanned too: some write telephone numbers so."""
+DEEPEST = 100
+"""Levels of a JSON value that are gone into; Python's own limit comes too late to say which line it was."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +47,8 @@ class Finding:
     file: Path
     line: int
     field: str
-    """Where in the row, such as ``messages[1].content``; empty for a line that is no JSON."""
+    """Where in the row, such as ``messages[1].content``; keys with a finding are masked. Empty for a line that is no
+    JSON."""
     mask: str
 
 
@@ -86,17 +90,21 @@ class Scanner:
         return matches
 
     def scan(self, value: Any) -> Iterator[tuple[str, Match]]:
-        """What is private in a row, and in which field."""
-        for field, key, text in _texts(value):
+        """What is private in a row, and in which field. Raises: ValueError, if the row is nested too deeply."""
+        for field, key, text in _texts(value, self.masked):
             for match in self.find(text, key):
                 yield field, match
 
-    def redact(self, text: str, key: str, placeholders: "Placeholders") -> str:
-        """A text with placeholders."""
+    def masked(self, text: str) -> str:
+        """A key or a message, to be shown."""
+        return self.replace(text, "", lambda match: match.mask)
+
+    def replace(self, text: str, key: str, new: Callable[[Match], str]) -> str:
+        """A text with something else for what is private in it."""
         parts: list[str] = []
         end = 0
         for match in self.find(text, key):
-            parts += [text[end : match.start], placeholders.of(match)]
+            parts += [text[end : match.start], new(match)]
             end = match.end
         return "".join([*parts, text[end:]])
 
@@ -118,8 +126,9 @@ def scan_file(
         redact: a file to write, where each value is a placeholder, the same one wherever it stands; numbers become
             strings there. Lines without a finding are copied byte by byte.
 
-    Raises: DataError, if the file cannot be read; to redact, also if a line is no JSON. UsageError, for a region that
-        there is not. OutputExistsError.
+    Raises: DataError, if the file cannot be read, or a term has no letter or digit; to redact, also if a line is no
+        JSON, is nested too deeply or has a number too large to be written again. UsageError, for a region that there is
+        not, or none. OutputExistsError.
     """
     scanner = Scanner(regions, terms)
     if redact is None:
@@ -167,22 +176,24 @@ def _scan(
     """Scan files, and write what they hold to ``copies`` without what is found, if copies are wanted."""
     counts: Counter[str] = Counter()
     findings: list[Finding] = []
-    redact = partial(scanner.redact, placeholders=Placeholders())
+    redact = partial(scanner.replace, new=Placeholders().of)
     rows = 0
     for number, path in enumerate(paths):
         with contextlib.ExitStack() as stack:
             copy = stack.enter_context(copies[number].open("wb")) if copies else None
             for line, raw in _lines(path, progress):
                 rows += 1
-                value = _parse(raw, path, line, must_be_json=copy is not None)
-                changed = False
-                for field, match in scanner.scan(value):
-                    changed = True
+                try:
+                    value, found = _find(raw, scanner, must_be_json=copy is not None)
+                    if copy is not None:
+                        copy.write(_as_line(_replaced(value, "", redact), raw) if found else raw)
+                except ValueError as error:
+                    remedy = "mend this line or take it out: a copy is made of rows, one JSON value a line"
+                    raise DataError(scanner.masked(str(error)), where=f"{path}:{line}", remedy=remedy) from error
+                for field, match in found:
                     counts[match.kind] += 1
                     if len(findings) < LISTED:
                         findings.append(Finding(match.kind, match.what, path, line, field, match.mask))
-                if copy is not None:
-                    copy.write(_as_line(_replaced(value, "", redact), raw) if changed else raw)
     ordered = {kind: counts[kind] for kind in sorted(counts)}
     return ScanReport(tuple(paths), rows, tuple(regions), ordered, tuple(findings), redacted)
 
@@ -197,33 +208,47 @@ def _lines(path: Path, progress: Progress) -> Iterator[tuple[int, bytes]]:
     progress(f"scan {path.name}: bytes", total, total)
 
 
-def _parse(raw: bytes, path: Path, line: int, *, must_be_json: bool) -> Any:
-    """A line's value; of one that is no JSON, its text."""
+def _find(raw: bytes, scanner: Scanner, *, must_be_json: bool) -> tuple[Any, list[tuple[str, Match]]]:
+    """A line's value and what is private in it; a line that is no JSON, or too deep, is a text.
+
+    Raises: ValueError, with a sentence for the user, if such a line must be JSON.
+    """
     try:
-        return parse_json(raw)
-    except ValueError as error:
+        value = parse_json(raw)
+        return value, list(scanner.scan(value))
+    except ValueError:
         if must_be_json:
-            remedy = "mend this line or take it out: a copy is made of rows, one JSON value a line"
-            raise DataError(str(error), where=f"{path}:{line}", remedy=remedy) from error
-        return raw.decode("utf-8", "replace")
+            raise
+        text = raw.decode("utf-8", "replace")
+        return text, list(scanner.scan(text))
 
 
 def _as_line(value: Any, raw: bytes) -> bytes:
-    """A row as JSON, written as ``raw`` was: what was escaped there may be no UTF-8 otherwise."""
-    line = json.dumps(value, ensure_ascii=b"\\u" in raw)
+    """A row as JSON, written as ``raw`` was: what was escaped there may be no UTF-8 otherwise.
+
+    Raises: ValueError, with a sentence for the user, for a number that Python reads as infinite.
+    """
+    try:
+        line = json.dumps(value, ensure_ascii=b"\\u" in raw, allow_nan=False)
+    except ValueError as error:
+        raise ValueError("a number is too large to be written again") from error
     return line.encode() + (b"\r\n" if raw.endswith(b"\r\n") else b"\n")
 
 
-def _texts(value: Any, field: str = "", key: str = "") -> Iterator[tuple[str, str, str]]:
+def _texts(
+    value: Any, show: Callable[[str], str], field: str = "", key: str = "", depth: int = 0
+) -> Iterator[tuple[str, str, str]]:
     """Every text in a JSON value, long numbers and keys among them: its field, the key it stands under, itself."""
+    if depth > DEEPEST:
+        raise ValueError(f"nested too deeply: more than {DEEPEST} levels")
     if isinstance(value, dict):
         for name, inside in value.items():
-            below = f"{field}.{name}" if field else name
+            below = f"{field}.{show(name)}" if field else show(name)
             yield field, "", name
-            yield from _texts(inside, below, name)
+            yield from _texts(inside, show, below, name, depth + 1)
     elif isinstance(value, list):
         for number, inside in enumerate(value):
-            yield from _texts(inside, f"{field}[{number}]", key)
+            yield from _texts(inside, show, f"{field}[{number}]", key, depth + 1)
     elif (text := _text(value)) is not None:
         yield field, key, text
 
@@ -231,14 +256,19 @@ def _texts(value: Any, field: str = "", key: str = "") -> Iterator[tuple[str, st
 def _text(value: Any) -> str | None:
     if isinstance(value, str):
         return value
-    is_long = isinstance(value, int) and not isinstance(value, bool) and abs(value) >= 10**DIGITS_OF_NUMBERS
-    return str(value) if is_long and value.bit_length() < 256 else None  # noqa: PLR2004 - more is no number of anything
+    # pandas writes a column of whole numbers with gaps as 4111111111111111.0
+    is_whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
+    # of more digits it is no number of anything, and True is 1
+    return str(int(value)) if is_whole and 10**DIGITS_OF_NUMBERS <= abs(value) < 2**256 else None
 
 
 def _replaced(value: Any, key: str, change: Callable[[str, str], str]) -> Any:
     """A JSON value with its texts changed, as `_texts` finds them."""
     if isinstance(value, dict):
-        return {change(name, ""): _replaced(inside, name, change) for name, inside in value.items()}
+        changed: dict[str, Any] = {}
+        for name, inside in value.items():
+            changed[_unused(change(name, ""), changed)] = _replaced(inside, name, change)
+        return changed
     if isinstance(value, list):
         return [_replaced(inside, key, change) for inside in value]
     text = _text(value)
@@ -246,6 +276,12 @@ def _replaced(value: Any, key: str, change: Callable[[str, str], str]) -> Any:
         return value
     new = change(text, key)
     return value if new == text else new
+
+
+def _unused(name: str, taken: Mapping[str, Any]) -> str:
+    """A key that is not yet there: two ways to write one address have one placeholder, but each its own value."""
+    names = itertools.chain([name], (f"{name} ({number})" for number in itertools.count(2)))
+    return next(one for one in names if one not in taken)
 
 
 class Placeholders:

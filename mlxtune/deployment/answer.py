@@ -26,6 +26,8 @@ class Answerer:
     """Prompts are sent as plain text, without a chat template."""
     system: str | None
     """The system message of a prompt that has none of its own."""
+    note: str | None = None
+    """What whoever asks should know: that the adapter was trained on another base, maybe."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ def open_answerer(
     """
     tuned = find_tuned(source, adapter, progress=progress)
     model = tuned.open(open_device(device).precision)
-    return Answerer(model, _is_raw(raw, tuned.prompting, model), tuned.prompting.system)
+    return Answerer(model, _is_raw(raw, tuned.prompting, model), tuned.prompting.system, tuned.other_base)
 
 
 def _is_raw(asked: bool | None, prompting: Prompting, model: Model) -> bool:

@@ -6,6 +6,7 @@ loses too much is refused, with the smallest format that would pass. Weights are
 about one output shard, however large the model is. Knows folders; the arithmetic is fused_weights.py's.
 """
 
+import math
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -14,15 +15,24 @@ from typing import Any
 
 import mlx.core as mx
 
+from mlxtune.adapters.format import located
 from mlxtune.adapters.open import attach_adapter
 from mlxtune.deployment.fused_weights import KEPT_ENOUGH, Form, FusedWeights, Survival, is_kept
 from mlxtune.device.precision import Precision
-from mlxtune.errors import ModelError, UsageError
+from mlxtune.device.reductions import all_finite
+from mlxtune.errors import AdapterError, ModelError, UsageError
 from mlxtune.evaluation.fidelity import Fidelity
 from mlxtune.files import check_disk_space, new_folder, write_text
-from mlxtune.models.load import load_network, read_config
+from mlxtune.models.load import check_config, load_network, read_config
 from mlxtune.models.safetensors import validate_weights
-from mlxtune.models.write import DTYPES, copy_companions, quantization_config, write_config, write_weights
+from mlxtune.models.write import (
+    DTYPES,
+    copy_companions,
+    plain_config,
+    quantization_config,
+    write_config,
+    write_weights,
+)
 from mlxtune.progress import Progress, silent
 from mlxtune.recipe.choices import BITS, GROUP_SIZE, in_words
 
@@ -63,10 +73,18 @@ class FuseReport:
     fidelity: Fidelity | None
     unmeasured: str | None = None
     """Why there is no ``fidelity``."""
+    note: str | None = None
+    """What whoever fuses should know: that the adapter was trained on another base, maybe."""
+
+    @property
+    def says_numbers(self) -> bool:
+        """Whether the fused model's answers are numbers at all, as far as they were looked at."""
+        return self.fidelity is None or math.isfinite(self.fidelity.mean_kl)
 
     @property
     def loses_too_much(self) -> bool:
-        return not is_kept(self.update_kept) or (self.fidelity is not None and self.fidelity.mean_kl > KL_ALLOWED)
+        is_near = self.fidelity is None or self.fidelity.mean_kl <= KL_ALLOWED  # not, where it is no number
+        return not (is_kept(self.update_kept) and is_near)
 
     def in_words(self) -> str:
         """What it lost, as a sentence has it."""
@@ -105,7 +123,7 @@ def fuse(
         bits: quantize: to so many bits, ``"stored"`` for those that the base has, or ``"auto"`` for as few as lose
             little enough, layer by layer. What the adapter did not touch stays as stored, unless it has more bits.
         measure: how far a folder's answers are from base plus adapter's.
-        accept_loss: write it, whatever it loses.
+        accept_loss: write it, whatever it loses, if its answers are numbers.
         force: replace what is at ``out``.
         extra_files: names and texts to put beside the weights.
 
@@ -116,9 +134,8 @@ def fuse(
     if dtype is not None and dtype not in DTYPES:
         raise UsageError(f"there is no dtype {dtype!r}", where="--dtype", remedy=f"choose from {', '.join(DTYPES)}")
     config = read_config(model_folder)
-    chosen, reason = (
-        choose_dtype(config, precision, quantized=bits is not None) if dtype is None else (dtype, "asked for")
-    )
+    check_config(config, model_folder)
+    chosen, reason = choose_dtype(config, precision, asked=dtype, quantized=bits is not None)
     forms = [Form(chosen)] if bits is None else _quantized_forms(config, chosen, bits, where=model_folder)
 
     def write(form: Form) -> FuseReport:
@@ -133,15 +150,13 @@ def fuse(
                 if not report.loses_too_much:
                     break
                 report = write(form)
-            if report.loses_too_much and not accept_loss:
+            if report.loses_too_much and not (accept_loss and report.says_numbers):
                 raise _refusal(report, form, config, write)
             for name, text in (extra_files or {}).items():
                 write_text(part / name, text)
     except _NotFiniteError as error:
         if dtype is not None or chosen != "float16":
-            remedy = "choose --dtype bfloat16" if chosen == "float16" else "check the base model and the adapter"
-            message = f"{error.name} has values that are not finite in {chosen}"
-            raise ModelError(message, where=model_folder, remedy=remedy) from error
+            raise error.told(chosen, model_folder) from error
         options: Any = {"bits": bits, "measure": measure, "accept_loss": accept_loss, "force": force}
         options |= {"extra_files": extra_files, "progress": progress}
         report = fuse(model_folder, adapter_folder, out, precision=precision, dtype="bfloat16", **options)
@@ -178,7 +193,7 @@ def _refusal(
     floats = ["float32"] if str(config.get("model_type", "")).startswith(OVERFLOWS_IN_FLOAT16) else list(FLOATS)
     wider = [replace(form, bits=(width,)) for width in BITS if form.bits and width > form.bits[-1]]
     wider += [Form(dtype) for dtype in floats if form.bits or FLOATS.get(dtype, 0) > FLOATS.get(form.dtype, 0)]
-    remedy = "add --accept-loss to write it all the same"
+    remedy = "add --accept-loss to write it all the same" if report.says_numbers else "choose another form"
     for other in wider:
         try:
             passes = not write(other).loses_too_much
@@ -225,29 +240,24 @@ def _open_fused(model_folder: Path, adapter_folder: Path, form: Form) -> FusedWe
     plain, _ = load_network(model_folder)
     network, _ = load_network(model_folder)
     attach_adapter(network, adapter_folder)
-    return FusedWeights(network, plain, form)
+    try:
+        return FusedWeights(network, plain, form)
+    except AdapterError as error:
+        raise located(error, adapter_folder) from error
 
 
-def choose_dtype(config: Mapping[str, Any], precision: Precision, *, quantized: bool = False) -> tuple[str, str]:
-    """The number format of a fused model and the reason for it, from the family and the device."""
+def choose_dtype(
+    config: Mapping[str, Any], precision: Precision, *, asked: str | None = None, quantized: bool = False
+) -> tuple[str, str]:
+    """The number format of a fused model and the reason for it: the one asked for, or by family and device."""
+    if asked is not None:
+        return asked, "asked for"
     family = str(config.get("model_type", ""))
     if precision.dequantize and not quantized:
         return "float32", "the CPU computes in float32"
     if family.startswith(OVERFLOWS_IN_FLOAT16):
         return "bfloat16", f"{family} overflows in float16"
     return "float16", "it keeps small updates that bfloat16 would round away"
-
-
-def plain_config(config: Mapping[str, Any], dtype: str) -> dict[str, Any]:
-    """The base's config for weights that are not quantized and stored as ``dtype``; so too its ``text_config``."""
-    dropped = ("quantization", "quantization_config", "quantize_activations")
-    plain = {key: value for key, value in config.items() if key not in dropped}
-    plain["torch_dtype"] = dtype
-    if "dtype" in plain:  # the same, by its newer name
-        plain["dtype"] = dtype
-    if isinstance(text_config := plain.get("text_config"), dict):
-        plain["text_config"] = plain_config(text_config, dtype)
-    return plain
 
 
 class _NotFiniteError(Exception):
@@ -257,12 +267,17 @@ class _NotFiniteError(Exception):
         super().__init__(name)
         self.name = name
 
+    def told(self, dtype: str, where: Path) -> ModelError:
+        """The same for a user."""
+        remedy = "choose --dtype bfloat16" if dtype == "float16" else "check the base model and the adapter"
+        return ModelError(f"{self.name} has values that are not finite in {dtype}", where=where, remedy=remedy)
+
 
 def _finite(fused: FusedWeights, progress: Progress) -> Iterator[tuple[str, mx.array]]:
     """Work each weight out and hand it on. Raises: _NotFiniteError."""
     count = len(fused)
     for name, array in fused:
-        if mx.issubdtype(array.dtype, mx.floating) and not mx.all(mx.isfinite(array)).item():
+        if not all_finite(array):
             raise _NotFiniteError(name)
         progress("fuse: weights", count - len(fused), count)
         yield name, array

@@ -5,12 +5,12 @@ from pathlib import Path
 
 from mlxtune.data.normalize import read_examples
 from mlxtune.deployment.fuse import FuseReport, fuse
-from mlxtune.deployment.tuned import Tuned, find_tuned
+from mlxtune.deployment.tuned import Tuned, check_not_replaced, find_tuned
 from mlxtune.device.choose import open_device
 from mlxtune.device.memory import memory_limit, readable_bytes
 from mlxtune.device.precision import Precision
 from mlxtune.errors import DeviceError, UsageError
-from mlxtune.evaluation.fidelity import Distributions, Fidelity, compare, read_distributions
+from mlxtune.evaluation.fidelity import TOKENS_READ, Distributions, Fidelity, compare, read_distributions
 from mlxtune.files import check_new_folder
 from mlxtune.inference.likelihood import make_reader
 from mlxtune.iteration.opening import held_out, render_split
@@ -55,10 +55,7 @@ def fuse_run(
     tuned = find_tuned(source, adapter, progress=progress)
     if tuned.adapter is None:
         raise UsageError("there is no adapter to fold in", where=source, remedy="name a run, or add --adapter DIR")
-    own = [("run", tuned.run.path)] if tuned.run else [("adapter", tuned.adapter)]
-    for what, path in (*own, ("base model", tuned.base.path)):
-        if path.resolve().is_relative_to(out.resolve()):
-            raise UsageError(f"the {what} is there, and is not replaced", where=out, remedy="choose another place")
+    check_not_replaced(out, tuned, data=None if data is None else Path(data))
     rows = _held_out_rows(tuned, data)
     if bits is not None and rows is None and not accept_loss:
         raise UsageError(
@@ -81,7 +78,7 @@ def fuse_run(
         progress=progress,
     )
     unmeasured = "there are no held-out rows to measure on" if measure is None else measure.unmeasured
-    return replace(report, unmeasured=unmeasured)
+    return replace(report, unmeasured=unmeasured, note=tuned.other_base)
 
 
 def _template_files(tuned: Tuned) -> dict[str, str]:
@@ -99,7 +96,7 @@ def _held_out_rows(tuned: Tuned, data: str | Path | None) -> tuple[Path, DataSet
 
 
 class _Measure:
-    """Compares folders with base plus adapter, which is read when the first comes, once, and not kept in memory.
+    """Compares folders with base plus adapter, which is read now, once, and not kept in memory.
 
     Where a network would not fit into memory nothing is read, and ``unmeasured`` says so; or it is an error, unless
     going on without a measure is ``allowed``.
@@ -109,29 +106,32 @@ class _Measure:
         self, tuned: Tuned, path: Path, settings: DataSettings, precision: Precision, allowed: bool, progress: Progress
     ) -> None:
         self.unmeasured: str | None = None
-        self._tuned, self._precision, self._allowed, self._progress = tuned, precision, allowed, progress
-        self._path, self._settings = path, settings
-        self._examples = read_examples(path, settings.format)
+        self._precision, self._allowed, self._progress = precision, allowed, progress
         self._reference: Distributions | None = None
+        examples = read_examples(path, settings.format)
+        if self._fits(bytes_to_open(tuned.base.path, precision)):
+            model = tuned.open(precision)
+            # A row that is too long to train on can be measured on all the same.
+            longest = min(settings.max_seq_length, TOKENS_READ)
+            settings = settings.model_copy(update={"overflow": "truncate_left", "max_seq_length": longest})
+            rows = render_split(settings, examples, model, path, progress=progress).rows
+            self._reference = read_distributions(make_reader(model.network), rows, progress=progress)
 
     def __call__(self, folder: Path) -> Fidelity | None:
         precision = precision_to_ask(folder, self._precision)
-        needed = max(bytes_to_open(self._tuned.base.path, self._precision), bytes_to_open(folder, precision))
-        if needed > (limit := memory_limit().bytes):
-            self.unmeasured = f"it takes {readable_bytes(needed)} of memory, and {readable_bytes(limit)} are to be had"
-            if self._allowed:
-                return None
-            raise DeviceError(
-                f"what requantizing loses cannot be measured: {self.unmeasured}",
-                remedy="close other programs, or add --accept-loss",
-            )
-        self._reference = self._reference or self._read()
+        if self._reference is None or not self._fits(bytes_to_open(folder, precision)):
+            return None
         network = open_model(folder, precision).network
         return compare(self._reference, make_reader(network), progress=self._progress)
 
-    def _read(self) -> Distributions:
-        model = self._tuned.open(self._precision)
-        # A row that is too long to train on can be measured on all the same.
-        settings = self._settings.model_copy(update={"overflow": "truncate_left"})
-        rows = render_split(settings, self._examples, model, self._path, progress=self._progress).rows
-        return read_distributions(make_reader(model.network), rows, progress=self._progress)
+    def _fits(self, needed: int) -> bool:
+        """Raises: DeviceError, if it does not and that is not ``allowed``."""
+        if needed <= (limit := memory_limit().bytes):
+            return True
+        self.unmeasured = f"it takes {readable_bytes(needed)} of memory, and {readable_bytes(limit)} are to be had"
+        if self._allowed:
+            return False
+        raise DeviceError(
+            f"what requantizing loses cannot be measured: {self.unmeasured}",
+            remedy="close other programs, or add --accept-loss",
+        )

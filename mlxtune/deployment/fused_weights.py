@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import mlx.core as mx
-import numpy as np
 from mlx import nn
 
 from mlxtune.adapters.merge import layer_updates, merged_weights
 from mlxtune.device.dequantize import is_quantized
+from mlxtune.device.reductions import total
 from mlxtune.errors import ModelError
 from mlxtune.models.quantization import quantization_of, quantization_wanted
 from mlxtune.models.write import DTYPES
@@ -182,6 +182,4 @@ def _expanded(packed: dict[str, mx.array], setting: dict[str, Any]) -> mx.array:
 
 
 def _survival(stored: mx.array, base: mx.array, change: mx.array) -> Survival:
-    kept, whole = mx.sum((stored - base) * change), mx.sum(change * change)
-    mx.eval(kept, whole)
-    return Survival(float(np.array(kept)), float(np.array(whole)))
+    return Survival(total((stored - base) * change), total(change * change))

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mlxtune.adapters.format import base_hash, read_config
 from mlxtune.adapters.open import attach_adapter
 from mlxtune.device.precision import Precision
 from mlxtune.errors import UsageError
+from mlxtune.files import check_not_inside
 from mlxtune.iteration.opening import find_base
 from mlxtune.models import chat_template
 from mlxtune.models.load import Model, open_model, precision_to_ask
@@ -35,6 +37,13 @@ class Tuned:
         """The template that the adapter was trained with in place of the base's own, if there is one."""
         path = None if self.adapter is None else self.adapter / chat_template.FILE
         return path if path is not None and path.is_file() else None
+
+    @property
+    def other_base(self) -> str | None:
+        """A sentence for the user, if the adapter says that its base was not this one. Raises: AdapterError."""
+        if self.adapter is None or base_hash(read_config(self.adapter)) in (None, self.base.sha256):
+            return None
+        return "the adapter was trained on another base, or the same stored otherwise"
 
     def open(self, precision: Precision) -> Model:
         """The base with the adapter on it. Raises: ModelError; AdapterError, if the two do not fit."""
@@ -66,3 +75,10 @@ def find_tuned(source: str | Path, adapter: str | Path | None = None, *, progres
         return Tuned(base, None, None, read_prompting(base.path))
     asked = Path(adapter) if (Path(adapter) / FILE).is_file() else base.path
     return Tuned(base, Path(adapter), None, read_prompting(asked))
+
+
+def check_not_replaced(out: Path, tuned: Tuned, **others: Path | None) -> None:
+    """Raises: UsageError, if ``out`` is what is read, or holds it: ``force`` is no leave to replace that."""
+    read = {"run": None if tuned.run is None else tuned.run.path, "adapter": tuned.adapter, **others}
+    for base in (tuned.base.path, Path(tuned.base.source)):  # of a GGUF file the first is in the cache
+        check_not_inside(out, read | {"base model": base})

@@ -12,7 +12,6 @@ import mlx.core as mx
 import numpy as np
 
 from mlxtune.data.batch import reading_batches
-from mlxtune.data.dataset import fit
 from mlxtune.data.render import Rendered
 from mlxtune.errors import DataError
 from mlxtune.inference.likelihood import Reader, log_probabilities, target_states
@@ -37,7 +36,7 @@ class Fidelity:
 
     positions: int
     mean_kl: float
-    """KL(reference || other), nats a position."""
+    """KL(reference || other), nats a position; NaN, where one of them says no numbers."""
     token_agreement: float
     """The share of positions at which both have the same likeliest token."""
 
@@ -54,9 +53,10 @@ def read_distributions(
 
     Args:
         max_bytes: of the log-probabilities that are kept.
-        max_tokens: of the rows that are read, together; a row that is longer loses its beginning.
+        max_tokens: of the rows that are read, together; a row that is longer is left out. It is for whoever renders to
+            cut it, who knows what it has to begin with.
 
-    Raises: DataError, if no row has a target within ``max_tokens`` of its end.
+    Raises: DataError, if every row is longer, or has no target.
     """
     vocabulary_size = reader.network(mx.zeros((1, 1), mx.int32)).shape[-1]  # lazy: a shape costs no work
     rows = choose_rows(dataset, max_tokens=max_tokens, max_targets=max(1, max_bytes // (4 * vocabulary_size)))
@@ -69,11 +69,13 @@ def compare(reference: Distributions, reader: Reader, *, progress: Progress = si
     for ours, theirs in zip(
         reference.log_probabilities, _read(reader, reference.rows, "compare: rows", progress), strict=True
     ):
-        kl.append(np.array(mx.sum(mx.exp(ours) * (ours - theirs), axis=-1), np.float64))
+        p = mx.exp(ours)
+        terms = mx.where(p == 0, 0.0, p * (ours - theirs))  # 0 log 0 is 0: of a token that both forbid, too
+        kl.append(np.array(mx.sum(terms, axis=-1), np.float64))
         same.append(np.array(mx.argmax(ours, axis=-1) == mx.argmax(theirs, axis=-1)))
     nats, agrees = np.concatenate(kl), np.concatenate(same)
-    # never negative but for the last bits of its terms
-    return Fidelity(len(nats), max(0.0, float(nats.mean())), float(agrees.mean()))
+    # Never negative but for the last bits of its terms; and Python's max would make a NaN 0.
+    return Fidelity(len(nats), float(np.maximum(nats.mean(), 0.0)), float(agrees.mean()))
 
 
 def choose_rows(dataset: Sequence[Rendered], *, max_tokens: int, max_targets: int) -> tuple[Rendered, ...]:
@@ -82,20 +84,21 @@ def choose_rows(dataset: Sequence[Rendered], *, max_tokens: int, max_targets: in
 
     Raises: DataError, as of `read_distributions`.
     """
-    mean_length = sum(len(row.token_ids) for row in dataset) / len(dataset)
+    useful = [row for row in dataset if row.is_target.any() and len(row.token_ids) <= max_tokens]
+    if not useful:
+        raise DataError(
+            f"no row has a target and at most {max_tokens} tokens",
+            where=dataset[0].where,
+            remedy="give shorter rows, that end with what is to be learned",
+        )
+    mean_length = sum(len(row.token_ids) for row in useful) / len(useful)
     chosen: list[Rendered] = []
     room = max_tokens
-    for number in _spread(len(dataset), max(1, int(max_tokens / mean_length))):
-        (row,) = fit(dataset[number], max_tokens, "truncate_left")
-        if row.is_target.any() and len(row.token_ids) <= room:
+    for number in _spread(len(useful), max(1, int(max_tokens / mean_length))):
+        row = useful[number]
+        if len(row.token_ids) <= room:
             chosen.append(row)
             room -= len(row.token_ids)
-    if not chosen:
-        raise DataError(
-            f"there is no target in the last {max_tokens} tokens of the rows",
-            where=dataset[0].where,
-            remedy="give rows that end with what is to be learned",
-        )
     targets = [(i, position) for i, row in enumerate(chosen) for position in np.flatnonzero(row.is_target)]
     kept = [np.zeros_like(row.is_target) for row in chosen]
     for number in _spread(len(targets), max_targets):

@@ -15,14 +15,14 @@ from typing import Any
 import mlx.core as mx
 
 from mlxtune.data.batch import Batch, make_batch
-from mlxtune.data.dataset import fit
 from mlxtune.data.render import Rendered
+from mlxtune.device.reductions import total
 from mlxtune.evaluation.fidelity import choose_rows
 from mlxtune.inference.likelihood import Reader, target_logits, target_states
 from mlxtune.progress import Progress, silent
 
 ROW_TOKENS = 256
-"""Of a row that is read: longer ones lose their beginning, so that its logits stay small."""
+"""Of a row, at most, so that its logits stay small."""
 TOKENS_READ = 2048
 WEIGHTS_TOGETHER = 256 << 20
 """Weights whose gradients are looked at in one pass, at most; a layer that has more goes alone."""
@@ -45,12 +45,11 @@ def foretell_losses(
 
     Args:
         layers: those of the reader's network that are looked at, by path; unquantized.
-        dataset: rows whose targets are where the network's words count.
+        dataset: rows whose targets are where the network's words count; rendered to ``ROW_TOKENS`` at most.
 
     Raises: DataError, as of `fidelity.choose_rows`.
     """
-    short = [fit(row, ROW_TOKENS, "truncate_left")[0] for row in dataset]
-    rows = choose_rows(short, max_tokens=TOKENS_READ, max_targets=TOKENS_READ)
+    rows = choose_rows(dataset, max_tokens=TOKENS_READ, max_targets=TOKENS_READ)
     target_count = sum(int(row.is_target.sum()) for row in rows)
     groups = list(_groups(layers))
     done = itertools.count(1)
@@ -64,11 +63,15 @@ def foretell_losses(
         for path, layer in group.items():
             weight = layer.weight.astype(mx.float32)
             losses[path] = {
-                count: mx.sum(fisher[path] * mx.square(rounded(path, layer.weight, count) - weight)).item()
-                / (2 * target_count)
+                count: total(fisher[path] * mx.square(rounded(path, layer.weight, count) - weight)) / (2 * target_count)
                 for count in bits
             }
     return losses
+
+
+def most_together(sizes: Sequence[int]) -> int:
+    """How many weights are looked at in one pass at most, of layers that have so many."""
+    return min(sum(sizes), max([WEIGHTS_TOGETHER, *sizes]))
 
 
 def _groups(layers: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

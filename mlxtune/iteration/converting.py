@@ -5,6 +5,7 @@ the held-out rows of a packaged recipe are taken, whole, as text where the model
 and result are opened one after the other, as the device has them.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -19,13 +20,14 @@ from mlxtune.data.split import content_hash
 from mlxtune.device.choose import Device, open_device
 from mlxtune.device.dequantize import is_quantized, rounded_weight
 from mlxtune.device.memory import memory_limit, readable_bytes
-from mlxtune.errors import DataError, DeviceError, UsageError
+from mlxtune.errors import DataError, DeviceError, ModelError, UsageError
 from mlxtune.evaluation.fidelity import TOKENS_READ, compare, read_distributions
-from mlxtune.evaluation.sensitivity import WEIGHTS_TOGETHER, foretell_losses
+from mlxtune.evaluation.sensitivity import ROW_TOKENS, foretell_losses, most_together
+from mlxtune.files import check_not_inside
 from mlxtune.inference.likelihood import make_reader
 from mlxtune.models.convert import Compare
 from mlxtune.models.convert import convert as convert_source
-from mlxtune.models.load import Model, bytes_to_open, load_network, open_model
+from mlxtune.models.load import Model, bytes_to_open, load_network, open_model, precision_to_ask
 from mlxtune.models.quantization import (
     Setting,
     allocate_bits,
@@ -66,13 +68,15 @@ def convert(
     Returns: as `models.convert.convert`, where ``fidelity`` has ``mean_kl`` (nats a position, KL(source || result)),
         ``token_agreement``, ``positions``, and ``data``, the file whose rows were read; None where nothing was lost
         or nothing measured.
-    Raises: as `models.convert.convert`; DataError, for rows that cannot be used.
+    Raises: as `models.convert.convert`; DataError, for rows that cannot be used; ModelError, if the result says no
+        numbers where the source does.
     """
     setting_asked(bits, group_size, mode, mix)
     if mix == "sensitive" and data is None:
         raise UsageError("this mix is chosen on your own rows", where="--mix sensitive", remedy="add --data FILE")
     if not measure and data is not None and mix != "sensitive":
         raise UsageError("nothing is measured on these rows", where="--data", remedy="leave out --data or --no-measure")
+    check_not_inside(Path(out), {"data": None if data is None else Path(data)})
     rows = None if data is None else _read_rows(Path(data), choosing=mix == "sensitive")
     judge = _Judge(rows, open_device(device), progress)
     result = convert_source(
@@ -135,20 +139,35 @@ class _Judge:
     notes: list[str] = field(default_factory=list)
 
     def read_source(self, folder: Path) -> Compare | None:
-        if said := _too_large(bytes_to_open(folder, self.device.precision)):
-            self.notes.append(f"what was lost is not measured: {said}")
+        model = self._open(folder)
+        if model is None:
             return None
         rows = self.rows or _packaged_rows()
-        model = open_model(folder, self.device.precision)
-        rendered = _render(rows, rows.judging, model)
+        rendered = _render(rows, rows.judging, model, TOKENS_READ)
         reference = read_distributions(make_reader(model.network), rendered, progress=self.progress)
 
-        def hold_against(written: Path) -> dict[str, Any]:
-            network = open_model(written, self.device.precision).network
-            found = compare(reference, make_reader(network), progress=self.progress)
+        def hold_against(written: Path) -> dict[str, Any] | None:
+            model = self._open(written)
+            if model is None:
+                return None
+            found = compare(reference, make_reader(model.network), progress=self.progress)
+            if not math.isfinite(found.mean_kl):
+                raise ModelError(
+                    f"on the rows of {rows.path} the result or its source says values that are no numbers",
+                    where=folder,
+                    remedy="choose another number format, or add --no-measure to write it all the same",
+                )
             return asdict(found) | {"data": str(rows.path)}
 
         return hold_against
+
+    def _open(self, folder: Path) -> Model | None:
+        """The model as it will be asked; None, where the memory is too small, which is noted."""
+        precision = precision_to_ask(folder, self.device.precision)
+        if said := _too_large(bytes_to_open(folder, precision)):
+            self.notes.append(f"what was lost is not measured: {said}")
+            return None
+        return open_model(folder, precision)
 
     def choose_bits(self, folder: Path, asked: Setting) -> dict[str, Setting]:
         """The setting of each layer, ``asked["bits"]`` being the most that the mean may be, scales aside.
@@ -156,16 +175,16 @@ class _Judge:
         Raises: DeviceError, if the source does not fit into memory.
         """
         precision = replace(self.device.precision, dequantize=True)
-        opened = bytes_to_open(folder, precision)
+        stored, _ = load_network(folder)
+        wanted = quantization_wanted(stored, **asked)
+        sizes = [_weight_count(module) for path, module in stored.named_modules() if wanted.get(path) == asked]
         # Weights that are looked at have a gradient and its mean square, float32 both.
-        if said := _too_large(opened + 8 * min(opened // precision.dtype.size, WEIGHTS_TOGETHER)):
+        if said := _too_large(bytes_to_open(folder, precision) + 8 * most_together(sizes)):
             raise DeviceError(
                 f"a sensitive mix cannot be measured: {said}",
                 where=folder,
                 remedy="close other programs, or choose a mix that is not measured, such as mixed_4_6",
             )
-        stored, _ = load_network(folder)
-        wanted = quantization_wanted(stored, **asked)
         as_stored = {path: quantization_of(module) for path, module in stored.named_modules() if is_quantized(module)}
         model = open_model(folder, precision)
         layers = {path: module for path, module in model.network.named_modules() if wanted.get(path) == asked}
@@ -176,11 +195,16 @@ class _Judge:
             return weight.astype(mx.float32) if passes_through else rounded_weight(weight, setting)
 
         assert self.rows is not None  # checked before any work
-        rendered = _render(self.rows, self.rows.choosing, model)
+        rendered = _render(self.rows, self.rows.choosing, model, ROW_TOKENS)
         reader = make_reader(model.network)
         losses = foretell_losses(reader, layers, rendered, BITS, rounded, progress=self.progress)
         chosen = allocate_bits(losses, {path: layers[path].weight.size for path in losses}, asked["bits"])
         return wanted | {path: asked | {"bits": bits} for path, bits in chosen.items()}
+
+
+def _weight_count(layer: Any) -> int:
+    """How many weights a layer has, packed or not."""
+    return layer.weight.size * 32 // layer.bits if is_quantized(layer) else layer.weight.size
 
 
 def _too_large(needed: int) -> str | None:
@@ -191,14 +215,14 @@ def _too_large(needed: int) -> str | None:
     return f"the model takes {readable_bytes(needed)} of memory, and {readable_bytes(limit.bytes)} are to be had"
 
 
-def _render(rows: _Rows, examples: Sequence[Example], model: Model) -> Sequence[Rendered]:
+def _render(rows: _Rows, examples: Sequence[Example], model: Model, max_seq_length: int) -> Sequence[Rendered]:
     def render(examples: Sequence[Example], train_on: Any) -> Sequence[Rendered]:
         return render_examples(
             examples,
             model.tokenizer,
             path=rows.path,
             train_on=train_on,
-            max_seq_length=TOKENS_READ,
+            max_seq_length=max_seq_length,
             overflow="truncate_left",
         ).rows
 

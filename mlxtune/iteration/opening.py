@@ -41,6 +41,8 @@ class Opened:
     folder: ModelFolder
     model: Model
     datasets: dict[str, Dataset]
+    start_base: str | None = None
+    """What the adapter that training starts from calls its base, if there is one and it says so."""
 
     def inputs(self) -> dict[str, Any]:
         """What the result depends on besides the recipe: a resumed run must have the same."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mlxtune.adapters.attach import LoraShape, attach_lora, shape_in_training, target_layers
-from mlxtune.adapters.format import located, read_config
+from mlxtune.adapters.format import base_hash, located
 from mlxtune.adapters.lora import lora_layers
 from mlxtune.adapters.open import attach_adapter
 from mlxtune.errors import AdapterError
@@ -30,9 +30,7 @@ def attach_start(opened: Opened) -> Opened:
         return opened
     folder = adapter_folder(recipe.model.adapter)
     config = attach_adapter(network, folder)
-    own = config.get("mlxtune")
-    trained_on = own.get("model_sha256") if isinstance(own, dict) else None
-    if trained_on not in (None, opened.folder.sha256):
+    if base_hash(config) not in (None, opened.folder.sha256):
         raise AdapterError(
             f"this adapter was trained on another base than {recipe.model.source}: the hashes differ",
             where=folder,
@@ -45,7 +43,10 @@ def attach_start(opened: Opened) -> Opened:
     method = _method(recipe, shape, network, folder)
     for _, layer in lora_layers(network):
         layer.dropout = method.dropout
-    return replace(opened, recipe=recipe.model_copy(update={"method": method}))
+    # Now, not when training ends: the adapter may be gone by then.
+    base = config.get("base_model_name_or_path")
+    start_base = base if isinstance(base, str) and base else None
+    return replace(opened, recipe=recipe.model_copy(update={"method": method}), start_base=start_base)
 
 
 def _method(recipe: Recipe, shape: LoraShape, network: Any, folder: Path) -> LoraSettings:
@@ -56,6 +57,7 @@ def _method(recipe: Recipe, shape: LoraShape, network: Any, folder: Path) -> Lor
     found = {
         "rank": shape.rank,
         "alpha": float(shape.alpha),
+        "dropout": float(shape.dropout),
         "target_modules": shape.target_modules,
         "layers": "all" if shape.layers == "all" else TopLayers(top=shape.layers),
     }
@@ -82,8 +84,4 @@ def _method(recipe: Recipe, shape: LoraShape, network: Any, folder: Path) -> Lor
 
 def base_name(opened: Opened) -> str:
     """What PEFT is told of the base: as the adapter that training started from has it, or a repository, or a folder."""
-    if opened.recipe.model.adapter is not None:
-        known = read_config(adapter_folder(opened.recipe.model.adapter)).get("base_model_name_or_path")
-        if isinstance(known, str) and known:
-            return known
-    return hub_repository(opened.recipe.model.source) or str(opened.folder.path)
+    return opened.start_base or hub_repository(opened.recipe.model.source) or str(opened.folder.path)

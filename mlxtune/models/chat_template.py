@@ -68,10 +68,10 @@ def put_chat_template(tokenizer: "TokenizerWrapper", template: ChatTemplate) -> 
     tokenizer.chat_template, tokenizer.has_chat_template, tokenizer._chat_template = text, True, None  # noqa: SLF001 - mlx_lm's own renderer goes first
     try:
         rendered = tokenizer.apply_chat_template(TRIAL, tokenize=False, enable_thinking=False)
-    except (jinja2.TemplateError, TypeError) as error:  # TypeError: a value that is used as something else
+    except Exception as error:  # a template is a stranger's program, and fails in any way
         where = template if (line := _line_of(error)) is None else f"{template}:{line}"
         remedy = "mend it, or choose another in data.chat_template"
-        raise ModelError(f"the chat template does not work: {error}", where=where, remedy=remedy) from error
+        raise ModelError(f"the chat template does not work: {failure_of(error)}", where=where, remedy=remedy) from error
     _, found, rest = rendered.rpartition(ANSWER)
     if not found:
         raise ModelError(
@@ -94,6 +94,11 @@ def _turn_end(tokenizer: "TokenizerWrapper", rest: str, template: ChatTemplate) 
             remedy="choose instruction, which ends turns with the EOS that every model has, or end them with eos_token",
         )
     return known[ending]
+
+
+def failure_of(error: Exception) -> str:
+    """What a template's failure says of itself, which for some is nothing but a kind."""
+    return str(error) or type(error).__name__
 
 
 def _line_of(error: Exception) -> int | None:

@@ -14,10 +14,10 @@ from typing import Any
 
 from mlxtune.device.choose import open_device
 from mlxtune.errors import UsageError
-from mlxtune.files import check_disk_space, check_new_folder, new_folder
-from mlxtune.models.gguf import imported_bytes, read_gguf, write_gguf_folder
-from mlxtune.models.gguf_blocks import EXPANDED
-from mlxtune.models.gguf_header import read_header
+from mlxtune.files import check_disk_space, check_new_folder, check_not_inside, new_folder
+from mlxtune.models.gguf.blocks import EXPANDED
+from mlxtune.models.gguf.header import read_header
+from mlxtune.models.gguf.read import imported_bytes, read_gguf, write_gguf_folder
 from mlxtune.models.quantization import Setting, mixed, quantization_wanted, setting_asked
 from mlxtune.models.rewrite import Choice, Rewriting, plan_rewriting, write_rewriting
 from mlxtune.models.source import Located, fetch_located, locate
@@ -57,7 +57,7 @@ def convert(
             layers get what ``choose_bits`` says, ``bits`` on average at most.
         dtype: float16, bfloat16 or float32, for every float; alone, quantized layers are expanded.
         device: where to compute: ``auto``, ``cpu`` or ``gpu``; it stays the process's.
-        force: replace ``out`` if it is there.
+        force: replace ``out`` if it is there, and does not hold the source.
         measure: is called only where something is going to be lost.
 
     Returns: what was written: ``source``, ``out``, ``model_type``, ``parameters``, ``bytes``, ``bits_per_weight``,
@@ -73,6 +73,7 @@ def convert(
     found = locate(source)
     open_device(device)
     found = fetch_located(found, progress=progress)
+    check_not_inside(out, {"source": found.path})
     if found.kind == "gguf" and asked is None and dtype is None:
         rewriting, fidelity = _import(found.path, out, force=force, progress=progress), None
     else:
@@ -116,7 +117,7 @@ def _choice(folder: Path, asked: Setting, mix: str | None, choose_bits: ChooseBi
 
 def _write(rewriting: Rewriting, out: Path, measure: Measure | None, *, force: bool, progress: Progress) -> Any:
     """Write ``out``, and hold it against the source before it has its name. Returns: what ``measure`` found."""
-    companions = {file for pattern in COMPANIONS for file in rewriting.source.glob(pattern)}
+    companions = {file for pattern in COMPANIONS for file in rewriting.source.glob(pattern) if file.is_file()}
     check_disk_space(out, rewriting.bytes + sum(file.stat().st_size for file in companions))
     compare = None if measure is None else measure(rewriting.source)
     with new_folder(out, force=force) as part:
@@ -161,7 +162,10 @@ def _expanded_types(found: Located) -> list[str]:
 def _notes(rewriting: Rewriting, expanded: list[str]) -> list[str]:
     notes = []
     if expanded:
-        notes.append(f"{', '.join(expanded)} became 16-bit floats, which rounds a value by at most 1/2048")
+        notes.append(
+            f"{', '.join(expanded)} became 16-bit floats, which rounds a value by at most 1/2048 of it or 3e-8; in a "
+            "tensor with values beyond float16's range, by at most 1/256"
+        )
     if count := rewriting.requantized_layers:
         notes.append(f"{count} layers were quantized before in another way: what that lost is lost too")
     return notes

@@ -2,7 +2,7 @@
 
 Knows the hub's protocol for writing, and its errors, which become ours here; not what a folder holds. The token is the
 one of ``HF_TOKEN`` or of the hub's own login. What is there already is never written over by accident: a repository
-with files in it takes a new commit only if that is asked for, and a public one only for what is to be public. The
+with files in it takes a new commit only if that is asked for, and who may read it has to be what was asked for. The
 price of one commit is that all of it appears or nothing; large files that came through before are not sent again.
 """
 
@@ -46,8 +46,9 @@ def upload(
     Args:
         force: add a commit to a repository that has files; what it held stays in its history.
 
-    Raises: UsageError, for a name that the hub does not allow, or a public repository without ``public``;
-        OutputExistsError; ModelError, if the hub does not let this account do it or refuses the card; NetworkError.
+    Raises: UsageError, for a name that the hub does not allow, or a repository that is there and not what ``public``
+        says; OutputExistsError; ModelError, if the hub does not let this account do it or refuses the card;
+        NetworkError.
     """
     with _writing(repo) as settings:
         from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, get_token
@@ -110,6 +111,12 @@ def _check(there: _There, repo: str, *, public: bool, force: bool) -> None:
             "this repository is public: all could read what is uploaded",
             where=page_of(repo),
             remedy="make it private there, name another, or add --public",
+        )
+    if there.private and public:
+        raise UsageError(
+            "this repository is private, and what is uploaded is to be public",
+            where=page_of(repo),
+            remedy="make it public there, name another, or leave out --public",
         )
     if set(there.files) - set(OWN) and not force:
         raise OutputExistsError(

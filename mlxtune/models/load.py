@@ -161,8 +161,25 @@ def check_config(config: dict[str, Any], folder: Path) -> None:
             where=where,
             remedy="use another model, or a newer mlx-lm that knows it",
         ) from error
-    method = (config.get("quantization_config") or {}).get("quant_method")
-    if method is not None and "quantization" not in config:
+    _check_quantization(config, where)
+
+
+def _check_quantization(config: dict[str, Any], where: Path) -> None:
+    """Raises: ModelError, for weights that another program quantized, or where it is not said how MLX did."""
+    ours, theirs = config.get("quantization"), config.get("quantization_config")
+    for key, value in (("quantization", ours), ("quantization_config", theirs)):
+        if value is not None and not isinstance(value, dict):
+            raise ModelError(f"{key} is not a JSON object", where=where, remedy="get the file again")
+    if ours is not None:
+        numbers, mode = [ours.get("bits"), ours.get("group_size")], ours.get("mode", "affine")
+        if any(type(number) is not int for number in numbers) or not isinstance(mode, str):
+            raise ModelError(
+                "quantization does not name bits and group_size as numbers, and mode, if any, as text",
+                where=where,
+                remedy="get the file again",
+            )
+    method = (theirs or {}).get("quant_method")
+    if method is not None and ours is None:
         raise ModelError(
             f"the weights are quantized by {method}, which is not supported",
             where=where,

@@ -17,14 +17,20 @@ from mlx import nn
 from mlx.utils import tree_flatten, tree_map_with_path, tree_unflatten
 
 from mlxtune.device.dequantize import dequantize_network, is_quantized
+from mlxtune.device.reductions import all_finite
 from mlxtune.errors import ModelError
 from mlxtune.models.load import load_network
 from mlxtune.models.quantization import Setting, quantization_of, quantization_wanted
-from mlxtune.models.write import DTYPES, SHARD_BYTES, copy_companions, quantization_config, write_config, write_weights
+from mlxtune.models.write import (
+    DTYPES,
+    SHARD_BYTES,
+    copy_companions,
+    plain_config,
+    quantization_config,
+    write_config,
+    write_weights,
+)
 from mlxtune.progress import Progress, silent
-
-INFINITE = 0x7C00
-"""The bits of float16's infinity; those of what is no number are above."""
 
 Choice = Callable[[nn.Module], Mapping[str, Setting]]
 """Names the layers of a network that are to be quantized, and how."""
@@ -106,8 +112,6 @@ def plan_rewriting(source: Path, *, choose: Choice | None = None, dtype: str | N
         dequantize_network(network)
     if dtype is not None:
         _cast(network, DTYPES[dtype])
-        config["torch_dtype"] = dtype
-        config.pop("dtype", None)
     settings = {path: quantization_of(module) for path, module in network.named_modules() if is_quantized(module)}
     plain = {
         path: {"dtype": _name(module.weight.dtype)}
@@ -115,8 +119,7 @@ def plan_rewriting(source: Path, *, choose: Choice | None = None, dtype: str | N
         if hasattr(module, "to_quantized")
     }
     if choose is not None or dtype is not None:
-        config.pop("quantization_config", None)
-        config.pop("quantization", None)
+        config = plain_config(config, dtype)
         if settings:
             config["quantization"] = quantization_config(settings)
     parameters = get_total_parameters(network)
@@ -218,14 +221,8 @@ def _popped(weights: dict[str, mx.array]) -> Iterator[tuple[str, mx.array]]:
 def _finite(weights: dict[str, mx.array], where: Path) -> Iterator[tuple[str, mx.array]]:
     """As ``_popped``. Raises: ModelError, at a value beyond float16."""
     for name, array in _popped(weights):
-        if array.dtype == mx.float16 and not _is_finite(array):
+        if array.dtype == mx.float16 and not all_finite(array):
             raise ModelError(
                 f"{name} has values beyond the range of float16", where=where, remedy="choose --dtype bfloat16"
             )
         yield name, array
-
-
-def _is_finite(array: mx.array) -> bool:
-    """Whether no value of a float16 array has all bits of its exponent set; seven times as fast as mx.isfinite."""
-    magnitudes = mx.bitwise_and(array.view(mx.uint16), mx.array(0x7FFF, mx.uint16))
-    return not array.size or bool(mx.max(magnitudes) < INFINITE)

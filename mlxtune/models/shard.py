@@ -57,11 +57,13 @@ class ShardWriter:
         """Work ``array`` out and write it. Raises: OSError, which names the file."""
         shape, kind = array.shape, TYPE_NAMES[array.dtype]
         if array.size:
-            octets = mx.contiguous(array.reshape(-1)).view(mx.uint8)  # Python has no bfloat16
+            # In the shape it has: flat, or as bytes, a large tensor would be longer than the 32 bits of MLX's shapes.
+            rows = mx.contiguous(array)
+            rows = rows.view(mx.uint16) if kind == "BF16" else rows  # Python has no bfloat16
             # Several together, MLX would read all that they are made of before it computes the first.
-            mx.eval(octets)
+            mx.eval(rows)
             with naming(self.path):
-                self._file.write(memoryview(octets))  # pyright: ignore[reportArgumentType] - mlx's stub leaves the buffer out
+                self._file.write(memoryview(rows))  # pyright: ignore[reportArgumentType] - mlx's stub leaves the buffer out
         end = self.size + array.nbytes
         self.entries[name] = {"dtype": kind, "shape": list(shape), "data_offsets": [self.size, end]}
         self.size = end

@@ -17,7 +17,7 @@ from mlxtune.cache import cache_folder
 from mlxtune.errors import ModelError
 from mlxtune.files import new_folder, sha256_of
 from mlxtune.models import catalogue
-from mlxtune.models.gguf import write_gguf_folder
+from mlxtune.models.gguf.read import write_gguf_folder
 from mlxtune.models.hub import HubName, fetch_snapshot, parse_hub_name
 from mlxtune.models.hub_files import repository_folder
 from mlxtune.models.load import check_config, read_config

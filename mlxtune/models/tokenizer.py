@@ -1,7 +1,7 @@
 """Opening the tokenizer of a local model folder, with no code from it and no network.
 
 Knows folders that hold a tokenizer in Hugging Face's form, or a ``tokenizer.model`` alone, which becomes one on the way
-(sentencepiece_tokenizer.py); gguf_tokenizer.py makes one from GGUF metadata. The folder itself is only read: the price
+(sentencepiece_tokenizer.py); gguf/tokenizer.py makes one from GGUF metadata. The folder itself is only read: the price
 is a second or so each time for a vocabulary of 32,000 pieces.
 """
 

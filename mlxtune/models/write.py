@@ -87,6 +87,23 @@ def quantization_config(layers: Mapping[str, Mapping[str, Any]]) -> dict[str, An
     return dict(common) | others
 
 
+def plain_config(config: Mapping[str, Any], dtype: str | None = None) -> dict[str, Any]:
+    """The config of the same model with nothing quantized; and of its ``text_config``, where it has one.
+
+    Args:
+        dtype: in which the floats are stored now; None leaves what is said of it.
+    """
+    dropped = ("quantization", "quantization_config", "quantize_activations")
+    plain = {key: value for key, value in config.items() if key not in dropped}
+    if dtype is not None:
+        plain["torch_dtype"] = dtype
+        if "dtype" in plain:  # the same, by its newer name
+            plain["dtype"] = dtype
+    if isinstance(text_config := plain.get("text_config"), dict):
+        plain["text_config"] = plain_config(text_config, dtype)
+    return plain
+
+
 def write_config(folder: Path, config: Mapping[str, Any]) -> None:
     """Write config.json as mlx_lm does: sorted, ``quantization`` repeated for the hub, infinities tagged."""
     import_mlx_lm()

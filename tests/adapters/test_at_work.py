@@ -18,6 +18,7 @@ from adapted import (
     trained_by_mlx_lm,
 )
 from click.testing import CliRunner
+from families import tiny_network
 from mlx import nn
 from mlx.utils import tree_flatten
 from mlx_lm.tuner.utils import load_adapters
@@ -31,7 +32,7 @@ from mlxtune.adapters.attach import (
     attach_updates,
     load_adapter_parameters,
 )
-from mlxtune.adapters.format import who_can_open
+from mlxtune.adapters.format import save_adapter, who_can_open
 from mlxtune.adapters.lora import set_dropout_keys
 from mlxtune.adapters.open import attach_adapter
 from mlxtune.cli import main
@@ -40,6 +41,7 @@ from mlxtune.errors import AdapterError, TrainingError
 from mlxtune.inference.likelihood import make_reader, target_logits, target_loss_sum, target_states
 from mlxtune.iteration.run import run_recipe
 from mlxtune.models.anatomy import anatomy_of
+from mlxtune.models.source import find_model
 from mlxtune.training.frozen_prefix import frozen_depth
 from mlxtune.training.recompute import recompute_blocks
 
@@ -94,8 +96,12 @@ def test_recomputed_experts_have_the_gradients_of_kept_ones():
     assert all(mx.array_equal(gradients[0][name], gradients[1][name]) for name in gradients[0])
 
 
+def invoke(*arguments):
+    return CliRunner().invoke(main, [*map(str, arguments), "--device", "cpu", "--json"])
+
+
 def run(*arguments):
-    result = CliRunner().invoke(main, [*map(str, arguments), "--device", "cpu", "--json", "--quiet"])
+    result = invoke(*arguments, "--quiet")
     assert result.exit_code == 0, result.output
     return json.loads(result.stdout)
 
@@ -120,6 +126,33 @@ def test_other_programs_adapters_generate_and_fuse_into_what_they_generate(tmp_p
     report = run("fuse", base, tmp_path / "out", "--adapter", adapter)
     assert report["update_kept"] == pytest.approx(1.0, abs=1e-4)
     assert run("generate", tmp_path / "out", *asked) == tuned
+
+
+def test_an_adapter_that_no_merged_model_can_hold_is_named_with_its_folder(tmp_path):
+    base = tiny_model_folder(tmp_path / "base")
+    adapter = peft_folder(tmp_path / "adapter", *ROUND_TRIPS["tied, embedding"][1:2],
+                          CONFIG | ROUND_TRIPS["tied, embedding"][2])  # fmt: skip
+    for command in (["fuse", base, tmp_path / "out"], ["export", "gguf", base, tmp_path / "out.gguf"]):
+        result = invoke(*command, "--adapter", adapter, "--quiet")
+        assert result.exit_code == 1
+        error = json.loads(result.stderr.splitlines()[-1])["error"]
+        assert "which a merged model has as one" in error["message"]
+        assert error["where"] == str(adapter)
+
+
+def test_an_adapter_of_another_stored_base_is_used_with_a_note(tmp_path):
+    told = "note: the adapter was trained on another base, or the same stored otherwise"
+    base, folder = tiny_model_folder(tmp_path / "base"), tmp_path / "adapter"
+    network = tiny_llama()
+    attach_lora(network, LoraShape(rank=2, alpha=4.0), seed=0)
+    for sha256, is_told in ((find_model(str(base)).sha256, False), ("0" * 64, True)):
+        folder.mkdir(exist_ok=True)
+        save_adapter(network, folder, base_model="base", extra={"model_sha256": sha256})
+        asked = invoke("generate", base, "--adapter", folder, "--prompt", "x", "--max-tokens", 2)
+        fused = invoke("fuse", base, tmp_path / "out", "--adapter", folder, "--force")
+        assert (asked.exit_code, fused.exit_code) == (0, 0)
+        assert [told in result.stderr for result in (asked, fused)] == [is_told, is_told]
+        assert ("another base" in str(json.loads(fused.stdout)["note"])) is is_told
 
 
 def mixture_folder(folder):
@@ -161,6 +194,19 @@ def test_nothing_of_an_adapter_widens_a_gpu_s_activations(tmp_path, case):
     assert network(TOKENS).dtype == mx.bfloat16
     assert network.model(TOKENS).dtype == mx.bfloat16
     assert {array.dtype for array in adapter_parameters(network).values()} == {mx.float32}
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_an_embedding_gets_nothing_where_its_weight_is_read_as_the_head_s(tmp_path, tied):
+    network = tiny_network("seed_oss", tie_word_embeddings=tied)
+    folder = peft_folder(tmp_path, *ROUND_TRIPS["embedding"][1:2], CONFIG | ROUND_TRIPS["embedding"][2])
+    if tied:
+        with pytest.raises(AdapterError, match=r"embed_tokens, and what seed_oss does with it is not known"):
+            attach_adapter(network, folder)
+        return
+    before = network(TOKENS)
+    attach_adapter(network, folder)
+    assert not mx.allclose(network(TOKENS), before)
 
 
 def test_an_end_whose_use_is_not_known_gets_nothing(tmp_path, monkeypatch):

@@ -217,6 +217,13 @@ def test_an_adapter_of_another_base_is_refused(tmp_path, shape):
     assert caught.value.where == str(tmp_path / "adapter")
 
 
+def test_what_does_not_hold_together_is_refused_with_a_remedy(tmp_path):
+    folder = peft_folder(tmp_path / "adapter", PEFT_CONFIG | {"r": 3})
+    with pytest.raises(AdapterError, match="the config says 3") as caught:
+        read_adapter(folder)
+    assert caught.value.remedy == "use an adapter of this base model, as its program wrote it"
+
+
 @pytest.mark.parametrize("content", ["", "[]", "{}", "{", '"x"', "\x00"])
 def test_a_config_that_is_none_is_refused(tmp_path, content):
     (tmp_path / "adapter_config.json").write_text(content)
@@ -265,6 +272,12 @@ def test_who_can_open_a_folder_is_told_with_the_reason(tmp_path):
     assert in_words(who_can_open(peft_folder(tmp_path / "theirs"))) == (
         "mlx-lm cannot open it: there is no adapters.safetensors"
     )
+
+
+@pytest.mark.parametrize("own", [5, {"not_for": 5}, {"not_for": {"mlx-lm": None}}])
+def test_what_a_config_tells_in_another_form_is_not_taken_for_a_reason(tmp_path, own):
+    folder = peft_folder(tmp_path / "adapter", PEFT_CONFIG | {"mlxtune": own})
+    assert who_can_open(folder) == {"PEFT": None, "mlx-lm": "there is no adapters.safetensors"}
 
 
 def test_the_config_of_an_adapter_that_is_not_uniform_says_so_in_few_words(tmp_path):

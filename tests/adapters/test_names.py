@@ -1,11 +1,15 @@
 """Layers' names in PEFT and in mlx-lm, both ways, where they are the same and where they are not."""
 
+from importlib.util import find_spec
+
 import pytest
 from adapted import NETWORKS
 from mlx import nn
 from mlx_lm.models import gemma3
 from tiny import tiny_llama
 
+from mlxtune.adapters import names as exceptions
+from mlxtune.adapters.attach import READ_PAST_THE_LAYER
 from mlxtune.adapters.names import Names
 from mlxtune.adapters.saved import separate_head
 
@@ -15,6 +19,13 @@ def tiny_wrapped_gemma3():
     text = {"model_type": "gemma3_text", "hidden_size": 32, "num_hidden_layers": 1, "intermediate_size": 32}
     text |= {"num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 16, "vocab_size": 32}
     return gemma3.Model(gemma3.ModelArgs(model_type="gemma3", text_config=text, vocab_size=32))
+
+
+def test_the_families_that_are_exceptions_are_ones_that_mlx_lm_has():
+    lists = (exceptions.EXPERTS_APART, exceptions.REWRITTEN, exceptions.REWRITTEN_HEADS, exceptions.WEIGHT_READERS)
+    lists += (exceptions.WEIGHT_READERS_IF_TIED, exceptions.SHIFTED_NORMS, READ_PAST_THE_LAYER)
+    for family in {family for one in lists for family in one}:
+        assert find_spec(f"mlx_lm.models.{family}"), family
 
 
 def test_the_names_of_most_families_are_the_same():

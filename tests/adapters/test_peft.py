@@ -12,6 +12,7 @@ from adapted import (
     QS,
     ROUND_TRIPS,
     TOKENS,
+    draw,
     factors,
     layer,
     mixture_tensors,
@@ -20,16 +21,18 @@ from adapted import (
     tiny_mixture,
     whole_modules,
 )
+from families import tiny_network
 from mlx.utils import tree_flatten
 from mlx_lm.tuner.utils import load_adapters
 from reference.peft import PREFIX, merge_peft
 from tiny import VOCABULARY_SIZE, tiny_llama
 
+from mlxtune.adapters.attach import Update, attach_updates
 from mlxtune.adapters.format import save_adapter, who_can_open
 from mlxtune.adapters.lora import lora_layers
 from mlxtune.adapters.merge import layer_updates, merged_weights
 from mlxtune.adapters.open import attach_adapter
-from mlxtune.adapters.saved import saved_modules
+from mlxtune.adapters.saved import saved_modules, weight_shapes
 from mlxtune.device.dequantize import dequantize_network
 from mlxtune.errors import AdapterError
 
@@ -285,6 +288,8 @@ A = f"{QS[0]}.lora_A.weight"
         (changed(PAIR, "score.weight", np.ones((4, 64), np.float32)), {}, "score has no place"),
         (changed(PAIR, "lm_head.weight", np.zeros((4, 64), np.float32)), {"modules_to_save": ["lm_head"]},
          r"lm_head is weight of \[4, 64\], and the network's is weight of \[264, 64\]"),
+        (changed(PAIR, "model.layers.0.weight", np.zeros((4, 64), np.float32)), {},
+         r"model.layers.0.weight is \[4, 64\], the network's is without weights"),
         (changed({}, "model.weight", np.zeros((4, 64), np.float32)),
          {"target_modules": [], "modules_to_save": ["model"]}, "the network's is without weights"),
         ({}, {}, "the adapter has no factors"),
@@ -296,12 +301,62 @@ def test_tensors_that_deny_the_config_or_the_network_are_refused_by_name(tmp_pat
     with pytest.raises(AdapterError, match=named) as caught:
         attach_adapter(tiny_llama(tied=False), folder)
     assert caught.value.where.startswith(str(folder))
+    assert caught.value.remedy
 
 
 def test_a_family_whose_weights_mlx_lm_rewrites_takes_nothing_from_peft(tmp_path, monkeypatch):
     monkeypatch.setattr("mlxtune.adapters.names.REWRITTEN", ("llama",))
     with pytest.raises(AdapterError, match="rewrites the weights of llama"):
         attach_adapter(tiny_llama(), peft_folder(tmp_path / "adapter", PAIR))
+
+
+@pytest.mark.parametrize("norm_head", [True, False])
+def test_a_head_that_mlx_lm_normalizes_takes_nothing_from_peft(tmp_path, norm_head):
+    network = tiny_network("bailing_moe", norm_head=norm_head)
+    folder = peft_folder(tmp_path / "in", factors({"lm_head": 2}), CONFIG | {"target_modules": ["lm_head"]})
+    if not norm_head:
+        attach_adapter(network, folder)
+        assert [path for path, _ in lora_layers(network)] == ["lm_head"]
+        return
+    with pytest.raises(AdapterError, match="rewrites the weights of bailing_moe's head") as caught:
+        attach_adapter(network, folder)
+    assert "merge" in caught.value.remedy
+
+
+def test_an_update_of_a_head_that_mlx_lm_normalizes_is_not_written_for_peft(tmp_path):
+    network = tiny_network("bailing_moe", norm_head=True)
+    attach_updates(network, {"lm_head": Update(draw((64, 2), 0), draw((VOCABULARY_SIZE, 2), 1).T, 1.0)})
+    save_adapter(network, tmp_path, base_model="org/base")
+    assert who_can_open(tmp_path) == {"PEFT": "it has no name for lm_head", "mlx-lm": None}
+
+
+@pytest.mark.parametrize("family", ["deepseek_v2", "deepseek_v3", "deepseek_v32", "glm4_moe", "dots1"])
+def test_a_router_that_is_more_than_a_layer_is_no_module_to_save(tmp_path, family):
+    network = tiny_network(family)
+    path, module = next((path, module) for path, module in network.named_modules() if path.endswith(".mlp.gate"))
+    tensors = {f"{PREFIX}{path}.{leaf}": np.array(module[leaf]) for leaf in weight_shapes(module)}
+    folder = peft_folder(tmp_path / "in", tensors, CONFIG | {"target_modules": [], "modules_to_save": ["gate"]})
+    with pytest.raises(AdapterError, match=rf"{path} is a {type(module).__name__}"):
+        attach_adapter(network, folder)
+
+
+@pytest.mark.parametrize(
+    ("family", "inner", "is_known"),
+    [("gemma2", "model.norm", True), ("gemma3_text", "model.layers.0.self_attn.q_norm", True),
+     ("mamba2", "backbone.layers.0.mixer.norm", False), ("stablelm", "model.norm", True)],
+)  # fmt: skip
+def test_a_norm_is_a_module_to_save_where_it_takes_states_alone(tmp_path, family, inner, is_known):
+    network, plain = tiny_network(family), tiny_network(family)
+    tensors = {f"{PREFIX}{inner}.{leaf}": np.full(shape, 0.5, np.float32)
+               for leaf, shape in weight_shapes(dict(network.named_modules())[inner]).items()}  # fmt: skip
+    folder = peft_folder(tmp_path / "in", tensors, CONFIG | {"target_modules": [], "modules_to_save": [inner]})
+    if not is_known:
+        with pytest.raises(AdapterError, match=r"mixer\.norm is a MambaRMSNormGated"):
+            attach_adapter(network, folder)
+        return
+    attach_adapter(network, folder)
+    saved = {name.removeprefix(PREFIX): array for name, array in tensors.items()}
+    assert_answers_as(network, weights_of(plain) | saved, plain=plain)
 
 
 def test_a_router_may_have_no_factors(tmp_path):

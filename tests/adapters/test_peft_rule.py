@@ -152,6 +152,23 @@ def test_a_pattern_without_end_is_refused_soon(pattern):
     assert time.monotonic() - start < 5
 
 
+def test_as_many_patterns_as_a_large_network_has_layers_are_matched_soon():
+    names = [f"model.layers.{i}.mlp.{leaf}_proj" for i in range(100) for leaf in ("q", "k", "v", "o", "up", "down")]
+    found = rule(rank_pattern={name.replace(".", r"\."): 3 + i for i, name in enumerate(names)})
+    start = time.process_time()
+    assert [found.rank_of(name) for name in names] == [3 + i for i in range(600)]
+    assert time.process_time() - start < 5
+
+
+@pytest.mark.parametrize(
+    "setting", [{"trainable_token_indices": [1]}, {"bias": "all"}, {"init_lora_weights": "pissa"}, {"peft_type": "IA3"}]
+)
+def test_what_peft_alone_can_open_it_is_asked_to_merge(setting):
+    with pytest.raises(AdapterError) as caught:
+        rule(**setting)
+    assert "merge_and_unload" in caught.value.remedy
+
+
 def test_a_config_is_told_in_one_line_however_long_its_values_are():
     with pytest.raises(AdapterError) as caught:
         rule(target_modules={"x": "y" * 10_000})

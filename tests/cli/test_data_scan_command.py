@@ -69,6 +69,14 @@ def test_redact_writes_a_copy_and_never_over_a_file(run, rows, tmp_path):
     assert "--force" in err
 
 
+@pytest.mark.parametrize("regions", ["", ",", " , "])
+def test_an_empty_list_of_regions_is_a_usage_error(run, rows, regions):
+    code, _, err = run("data", "scan", rows, "--regions", regions)
+
+    assert code == 2
+    assert "empty" in err
+
+
 def test_an_unknown_region_is_a_usage_error(run, rows):
     code, _, err = run("data", "scan", rows, "--regions", "US,XX")
 

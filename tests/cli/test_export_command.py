@@ -2,7 +2,7 @@
 
 import json
 
-from mlxtune.models.gguf_header import read_header
+from mlxtune.models.gguf.header import read_header
 
 
 def test_a_run_becomes_a_gguf_file_and_the_system_message_is_told(run, tiny_run, tmp_path):
@@ -54,3 +54,21 @@ def test_peft_and_lm_studio_get_their_folders(run, tiny_run, tmp_path):
     assert out.startswith(f"wrote {tmp_path / 'lm' / 'mlxtune' / 'run'}, ")
     assert "no LM Studio has opened" in err
     assert "Secretly." in err
+
+
+def test_a_loss_is_accepted_only_where_there_can_be_one(run, tiny_run, tmp_path):
+    code, _, err = run("export", "gguf", tiny_run, tmp_path / "x.gguf", "--adapter-only", "--accept-loss")
+
+    assert code == 2
+    assert "--accept-loss" in err
+    assert not (tmp_path / "x.gguf").exists()
+
+
+def test_a_file_in_the_place_of_a_folder_is_one_sentence(run, tiny_run, tmp_path):
+    (tmp_path / "file").touch()
+
+    for out in (tmp_path / "file" / "x.gguf", tmp_path / "file" / "sub" / "x.gguf"):
+        code, _, err = run("export", "gguf", tiny_run, out, "--quiet")
+        assert code == 2
+        assert "error: this is a file, and a folder is needed" in err
+        assert f"at: {tmp_path / 'file'}\n" in err

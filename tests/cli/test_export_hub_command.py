@@ -45,3 +45,11 @@ def test_findings_refuse_it_with_the_way_out(run, tiny_run, tmp_path):
     assert (code, accepted) == (1, 0)
     assert "mlxtune data scan" in err
     assert "--accept-findings" in err
+
+
+def test_there_is_one_way_to_upload(run, tiny_run, hub):
+    code, _, err = run("export", "hub", tiny_run, "org/tiny", "--yes", "--base-license", "mit")
+
+    assert code == 2
+    assert "--yes" in err
+    assert hub.requests == []

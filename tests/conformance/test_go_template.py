@@ -56,6 +56,7 @@ SHARED = Path(__file__).resolve().parents[3] / "shared" / "data" / "chat_templat
 TEMPLATES = {
     "chatml": CHATML,
     "braces": "{% for m in messages %}{{ '{{ x }}\"' + m.role + m.content }}{% endfor %}{{ '{{' }}",
+    "one brace": "{{ '{' }}{% for m in messages %}{{ m.role + '{' + m.content + '}' }}{% endfor %}{",
 }
 if SHARED.is_file():
     rows = [json.loads(line) for line in SHARED.read_text(encoding="utf-8").split("\n") if line]

@@ -25,8 +25,8 @@ from mlxtune.deployment.export.gguf import export_gguf
 from mlxtune.deployment.export.lora_gguf import export_lora
 from mlxtune.deployment.tuned import find_tuned
 from mlxtune.device.precision import CPU_FLOAT32
-from mlxtune.models.gguf import write_gguf_folder
-from mlxtune.models.gguf_byte_level import PRE_TOKENIZERS, byte_level_tokenizer
+from mlxtune.models.gguf.byte_level import PRE_TOKENIZERS, byte_level_tokenizer
+from mlxtune.models.gguf.read import write_gguf_folder
 from mlxtune.models.sentencepiece_tokenizer import read_sentencepiece, sentencepiece_tokenizer
 from mlxtune.models.tokenizer import open_tokenizer
 

@@ -42,6 +42,65 @@ def test_numbers_keys_and_lines_that_are_no_json_are_scanned_too(tmp_path):
     assert found == [("phone", 1, "phone"), ("email", 2, ""), ("email", 3, "")]
 
 
+def test_whole_numbers_with_a_point_are_scanned_as_pandas_writes_them(tmp_path):
+    row = {"phone": 2025550143.0, "card": 4111111111111111.0, "price": 2025550143.5}
+    file = write(tmp_path / "rows.jsonl", row)
+
+    report = scan_file(file, redact=tmp_path / "out.jsonl")
+
+    assert report.counts == {"card": 1, "phone": 1}
+    assert json.loads((tmp_path / "out.jsonl").read_text()) == row | {"phone": "[PHONE_1]", "card": "[CARD_1]"}
+
+
+def test_a_key_with_a_finding_is_masked_where_it_is_a_field_or_in_an_error(tmp_path):
+    file = write(tmp_path / "rows.jsonl", {"people": {EMAIL: f"call {PHONE}"}})
+    twice = tmp_path / "twice.jsonl"
+    twice.write_text(f'{{"{EMAIL}": 1, "{EMAIL}": 2}}\n')
+
+    report = scan_file(file)
+    with pytest.raises(DataError, match="stands twice") as caught:
+        scan_file(twice, redact=tmp_path / "out.jsonl")
+
+    assert [(one.kind, one.field) for one in report.findings] == [("email", "people"), ("phone", "people.j…@e….org")]
+    assert EMAIL not in str(report) + str(caught.value)
+
+
+def test_two_keys_that_are_one_address_keep_both_their_values_in_a_copy(tmp_path):
+    file = write(tmp_path / "rows.jsonl", {EMAIL: 1, EMAIL.upper(): 2, "[EMAIL_1] (2)": 3})
+
+    scan_file(file, redact=tmp_path / "out.jsonl")
+
+    copy = json.loads((tmp_path / "out.jsonl").read_text())
+    assert copy == {"[EMAIL_1]": 1, "[EMAIL_1] (2)": 2, "[EMAIL_1] (2) (2)": 3}
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        (f'{{"text": "{EMAIL}", "n": 1e400}}', "a number is too large to be written again"),
+        (f'{{"text": {"[" * 900}"{EMAIL}"{"]" * 900}}}', "nested too deeply"),
+        (f'{{"text": {"[" * 200_000}"{EMAIL}"{"]" * 200_000}}}', "nested too deeply"),
+    ],
+)
+def test_a_row_that_cannot_be_written_again_is_found_private_but_not_copied(tmp_path, row, said):
+    file = tmp_path / "rows.jsonl"
+    file.write_text(f"{row}\n")
+
+    with pytest.raises(DataError, match=said) as caught:
+        scan_file(file, redact=tmp_path / "out.jsonl")
+
+    assert caught.value.where == f"{file}:1"
+    assert not (tmp_path / "out.jsonl").exists()
+    assert scan_file(file).counts == {"email": 1}
+
+
+def test_a_term_without_a_letter_or_digit_is_refused(tmp_path):
+    file = write(tmp_path / "rows.jsonl", chat("Hello."))
+
+    with pytest.raises(DataError, match="letter or digit"):
+        scan_file(file, terms=["--"])
+
+
 def test_a_redacted_copy_has_one_placeholder_for_a_value_and_nothing_to_find(tmp_path):
     rows = [chat(f"I am {EMAIL}."), chat("Hello."), chat("write to Jane.Doe (at) example dot org or bob@example.org")]
     file = write(tmp_path / "rows.jsonl", *rows)

@@ -12,11 +12,11 @@ from tiny import tiny_config, tiny_llama, tiny_model_folder
 
 from mlxtune.adapters.attach import LoraShape, adapter_parameters, attach_lora, load_adapter_parameters
 from mlxtune.adapters.format import save_adapter
-from mlxtune.deployment.fuse import _finite, _open_fused, choose_dtype, fuse, plain_config
+from mlxtune.deployment.fuse import _finite, _open_fused, choose_dtype, fuse
 from mlxtune.deployment.fused_weights import Form
 from mlxtune.device.precision import CPU_FLOAT32, GPU_BFLOAT16, apply_precision
 from mlxtune.errors import AdapterError, ModelError, OutputExistsError, UsageError
-from mlxtune.models.write import write_weights
+from mlxtune.models.write import plain_config, write_weights
 from mlxtune.progress import silent
 
 TOKENS = mx.array([[5, 6, 7, 8]])

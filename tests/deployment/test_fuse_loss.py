@@ -1,6 +1,7 @@
 """A fused model that lost too much of its tuning is refused, and the smallest form that would pass is named."""
 
 import json
+import math
 
 import mlx.core as mx
 import mlx_lm
@@ -72,6 +73,12 @@ def test_an_update_that_bfloat16_rounds_away_is_refused_though_the_answers_are_n
     with pytest.raises(ModelError, match=r"stored as bfloat16.*at least 90% and at most 0.02 nats") as caught:
         fuse(*folders, tmp_path / "out", precision=GPU_BFLOAT16, dtype="bfloat16", measure=nats_of({}))
     assert "--dtype float" in caught.value.remedy
+
+
+@pytest.mark.parametrize("accept_loss", [False, True])
+def test_a_fused_model_that_says_no_numbers_is_refused(base_and_adapter, tmp_path, accept_loss):
+    with pytest.raises(ModelError, match="is nan nats from base plus adapter"):
+        fuse(*base_and_adapter(), tmp_path / "out", precision=CPU_FLOAT32, measure=lambda _: Fidelity(9, math.nan, 0.0))
 
 
 def test_loss_can_be_accepted_and_is_reported(base_and_adapter, tmp_path):

@@ -7,7 +7,7 @@ from mlx.utils import tree_flatten
 from tiny import tiny_llama
 
 from mlxtune.adapters.attach import LoraShape, adapter_parameters, attach_lora, load_adapter_parameters
-from mlxtune.deployment.fused_weights import Form, FusedWeights, is_kept
+from mlxtune.deployment.fused_weights import Form, FusedWeights, _survival, is_kept
 from mlxtune.device.precision import CPU_FLOAT32, apply_precision
 
 LAYER = "model.layers.1.self_attn.q_proj"
@@ -92,6 +92,17 @@ def test_a_layer_that_no_number_of_bits_suits_may_stay_float():
     assert LAYER not in weights.settings
     assert stored[f"{LAYER}.weight"].dtype == mx.float32
     assert weights.survival[LAYER].share == pytest.approx(1.0, abs=1e-3)
+
+
+def test_the_share_of_a_large_layer_is_that_of_double_precision():
+    keys = mx.random.split(mx.random.key(0), 2)
+    base, change = (
+        0.02 * mx.random.normal((4096, 4096), key=keys[0]),
+        1e-3 * mx.random.normal((4096, 4096), key=keys[1]),
+    )
+    stored = (base + change).astype(mx.bfloat16).astype(mx.float32)
+    b, d, s = (np.array(array, np.float64) for array in (base, change, stored))
+    assert _survival(stored, base, change).share == pytest.approx(((s - b) * d).sum() / (d * d).sum(), rel=1e-6)
 
 
 def test_an_adapter_that_changes_nothing_has_lost_nothing():

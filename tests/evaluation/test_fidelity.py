@@ -107,17 +107,51 @@ def test_what_is_read_is_bounded_and_spread_over_the_rows():
     assert sum(len(row.token_ids) for row in chosen) <= 100
 
 
-def test_a_row_that_is_too_long_loses_its_beginning_and_keeps_its_targets():
-    (long,) = make_rows(1, prompt=90)
+def test_a_row_that_is_too_long_is_left_out_and_takes_no_others_place():
+    """Whoever renders cuts rows: only there it is known what a family's rows must begin with."""
+    long, short = *make_rows(1, prompt=5000), *make_rows(1)
 
-    (row,) = choose_rows([long], max_tokens=40, max_targets=1000)
+    (row,) = choose_rows([long, short, long], max_tokens=40, max_targets=1000)
 
-    np.testing.assert_array_equal(row.token_ids, long.token_ids[-40:])
-    assert row.is_target.sum() == 3
+    np.testing.assert_array_equal(row.token_ids, short.token_ids)
 
 
-def test_rows_whose_targets_lie_too_far_before_their_end_are_refused():
-    row = Rendered(np.arange(50, dtype=np.int32), np.arange(50) == 3, "rows.jsonl:1")
+@pytest.mark.parametrize("length", [50, 30])
+def test_rows_that_are_too_long_or_without_a_target_are_refused(length):
+    row = Rendered(np.arange(length, dtype=np.int32), np.full(length, length > 40), "rows.jsonl:1")
 
-    with pytest.raises(DataError, match=r"rows.jsonl:1: there is no target in the last 40 tokens"):
+    with pytest.raises(DataError, match=r"rows.jsonl:1: no row has a target and at most 40 tokens"):
         choose_rows([row], max_tokens=40, max_targets=1000)
+
+
+def test_a_network_that_says_no_numbers_is_near_to_none():
+    rows, network, broken = make_rows(3), tiny_llama(**SHAPE), tiny_llama(**SHAPE)
+    broken.model.norm.weight = broken.model.norm.weight * float("nan")
+
+    found = compare(read_distributions(make_reader(network), rows), make_reader(broken))
+
+    assert np.isnan(found.mean_kl)
+    assert np.isnan(compare(read_distributions(make_reader(broken), rows), make_reader(network)).mean_kl)
+
+
+class Forbidding(type(tiny_llama(**SHAPE))):
+    """A network that says of token 7 that it never comes."""
+
+    def __call__(self, inputs, cache=None):
+        return mx.where(mx.arange(VOCABULARY_SIZE) == 7, -mx.inf, super().__call__(inputs, cache=cache))
+
+
+def test_a_token_that_both_forbid_is_no_difference_and_one_that_only_the_other_forbids_is_infinite():
+    rows, reference, other = make_rows(3), tiny_llama(**SHAPE), disturbed()
+    free = compare(read_distributions(make_reader(reference), rows), make_reader(other))
+
+    reference.__class__ = Forbidding
+    one_sided = compare(read_distributions(make_reader(reference), rows), make_reader(other))
+    other.__class__ = Forbidding
+    both = compare(read_distributions(make_reader(reference), rows), make_reader(other))
+    reference.__class__ = type(tiny_llama(**SHAPE))
+    unforeseen = compare(read_distributions(make_reader(reference), rows), make_reader(other))
+
+    assert both.mean_kl == pytest.approx(free.mean_kl, rel=0.1)
+    assert free.mean_kl / 2 < one_sided.mean_kl < np.inf
+    assert unforeseen.mean_kl == np.inf

@@ -1,5 +1,7 @@
 """What a layer loses at few bits, foretold from gradients: held against formula and measurement."""
 
+from types import SimpleNamespace
+
 import mlx.core as mx
 import numpy as np
 import pytest
@@ -8,7 +10,7 @@ from tiny import tiny_llama
 from mlxtune.data.render import Rendered
 from mlxtune.evaluation import sensitivity
 from mlxtune.evaluation.fidelity import compare, read_distributions
-from mlxtune.evaluation.sensitivity import foretell_losses
+from mlxtune.evaluation.sensitivity import foretell_losses, most_together
 from mlxtune.inference.likelihood import make_reader
 
 SHAPE = {"hidden": 32, "heads": 2, "kv_heads": 1}
@@ -59,6 +61,26 @@ def test_the_kl_that_is_foretold_is_the_kl_that_is_measured(network, rows, foret
 def test_half_the_error_is_a_quarter_of_the_loss(foretold):
     for losses in foretold.values():
         assert losses[0] == pytest.approx(4 * losses[1], rel=1e-3)
+
+
+def test_a_large_error_does_not_swallow_the_many_small_ones(rows, monkeypatch):
+    """Of one step of 2^12 and 4 million of 1, added up in one float32 the latter would be nothing."""
+    error = mx.ones((4096, 1024))
+    error[0, 0] = 2.0**12
+    monkeypatch.setattr(sensitivity, "_fisher", lambda *_: {"layer": mx.ones(error.shape)})
+    layers = {"layer": SimpleNamespace(weight=mx.zeros(error.shape))}
+
+    found = foretell_losses(None, layers, rows[:1], (4,), lambda *_: error)
+
+    target_count = rows[0].is_target.sum()
+    expected = np.square(np.array(error, np.float64)).sum() / (2 * target_count)
+    assert found["layer"][4] == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize(("sizes", "most"), [([10, 20], 30), ([60, 50, 40], 100), ([30, 250, 10], 250), ([], 0)])
+def test_a_layer_larger_than_goes_together_counts_whole(monkeypatch, sizes, most):
+    monkeypatch.setattr(sensitivity, "WEIGHTS_TOGETHER", 100)
+    assert most_together(sizes) == most
 
 
 def test_the_network_is_left_as_it_was(network, foretold):

@@ -53,6 +53,24 @@ def test_families_that_do_not_batch_are_found_out(family):
     assert can_batch(tiny_network(family)) is (family not in ONE_BY_ONE)
 
 
+@pytest.mark.parametrize("kv_heads", [1, 2, 4])
+def test_gemma2_does_not_batch_however_many_heads_share(kv_heads):
+    """Its mask meets as many heads of keys as there are prompts by chance, and else does not fit at all."""
+    assert not can_batch(tiny_network("gemma2", num_attention_heads=8, num_key_value_heads=kv_heads))
+
+
+def test_an_error_that_is_not_about_shapes_is_not_taken_for_an_answer():
+    network = tiny_llama()
+
+    class Broken(type(network)):
+        def __call__(self, *_, **__):
+            raise ValueError("no such thing")
+
+    network.__class__ = Broken
+    with pytest.raises(ValueError, match="no such thing"):
+        can_batch(network)
+
+
 @pytest.mark.parametrize("quantized", [False, True])
 def test_16_bits_batch_too(quantized):
     network = tiny_llama(quantized=quantized)

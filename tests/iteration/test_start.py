@@ -1,6 +1,7 @@
 """A run that starts from an adapter: what it trains, what its recipe says then, and what is refused."""
 
 import json
+import shutil
 
 import mlx.core as mx
 import numpy as np
@@ -9,6 +10,7 @@ from safetensors.numpy import load_file, save_file
 from tiny import tiny_recipe
 
 from mlxtune.adapters.format import CONFIG_FILE
+from mlxtune.adapters.lora import lora_layers
 from mlxtune.errors import AdapterError, RecipeError, RunError
 from mlxtune.iteration.opening import open_recipe
 from mlxtune.iteration.ready import make_ready
@@ -84,6 +86,22 @@ def test_what_the_recipe_leaves_out_is_the_adapter_s_and_the_resolved_recipe_say
     np.testing.assert_array_equal(adapter_in(again)[f"{PATH}.lora_b"], adapter_in(second)[f"{PATH}.lora_b"])
 
 
+def test_a_dropout_that_the_recipe_leaves_out_is_the_adapter_s(plain):
+    start = peft_start(plain.parent / "theirs", lora_dropout=0.25)
+    ready = ready_of(plain, f"model.adapter={start}")
+    assert ready.opened.recipe.method.dropout == 0.25
+    assert {layer.dropout for _, layer in lora_layers(ready.state.network)} == {0.25}
+
+
+def test_an_adapter_that_is_gone_when_training_ends_has_said_its_base(plain):
+    start = peft_start(plain.parent / "theirs", base_model_name_or_path="org/name")
+    gone = Watch(measured=lambda _: shutil.rmtree(start, ignore_errors=True))
+    train(plain, plain.parent / "run", f"model.adapter={start}", "training.max_steps=1", watch=gone)
+    assert not start.exists()
+    config = json.loads((plain.parent / "run" / "adapter" / CONFIG_FILE).read_text())
+    assert config["base_model_name_or_path"] == "org/name"
+
+
 def test_the_adapter_is_hashed_with_the_inputs_and_the_base_stays_the_base(plain, first):
     second = plain.parent / "second"
     scores = train(plain, second, f"model.adapter={first}", "training.max_steps=1", score=True).scores
@@ -113,8 +131,9 @@ def test_a_method_that_contradicts_the_adapter_is_refused_with_both_values(plain
 
 
 def test_a_method_that_says_what_the_adapter_is_is_accepted(plain, first):
-    ready_of(plain, f"model.adapter={first}", *METHOD)
-    ready_of(plain, f"model.adapter={first}", f"method.target_modules=[{PATH}]", "method.layers=all")
+    for said in (METHOD, (f"method.target_modules=[{PATH}]", "method.layers=all")):
+        network = ready_of(plain, f"model.adapter={first}", *said).state.network
+        assert [path for path, _ in lora_layers(network)] == [PATH]
 
 
 def test_a_run_goes_on_after_a_stop_and_refuses_another_adapter(plain, first):

@@ -7,7 +7,8 @@ from tiny import tiny_backend, tiny_tokenizer
 
 from mlxtune.data.normalize import Example, Message
 from mlxtune.data.render import Renderer
-from mlxtune.errors import ModelError
+from mlxtune.deployment.export.ollama_template import go_template
+from mlxtune.errors import DataError, ModelError
 from mlxtune.models.chat_template import PACKAGED, chat_template_sha256, put_chat_template
 from mlxtune.models.tokenizer import add_ends, open_tokenizer
 from mlxtune.recipe.choices import CHAT_TEMPLATES
@@ -118,6 +119,28 @@ def test_what_is_wrong_in_a_template_is_told_with_its_line(bare, written, text, 
         put_chat_template(bare, path)
     assert caught.value.where == f"{path}:{line}"
     assert caught.value.remedy
+
+
+FAILING = {
+    "{{ 1/0 }}": "division by zero",
+    "{{ range(10**9) }}": "Range too big",
+    "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}": "recursion",
+    "{{ 'a' * 10**18 }}": "MemoryError",
+    "{{ 'a'.encode('nope') }}": "unknown encoding",
+    "{{ 'abc' | dictsort }}": "'str' object has no attribute 'items'",
+    "{{ (1e400) | int }}": "'inf' is not defined",
+}
+"""A stranger's program goes wrong in every way that a program can."""
+
+
+@pytest.mark.parametrize("text", FAILING)
+def test_a_template_that_fails_in_any_other_way_is_refused_too(tmp_path, bare, written, text):
+    with pytest.raises(ModelError, match=FAILING[text]):
+        put_chat_template(bare, written(text))
+    with pytest.raises(DataError, match=FAILING[text]):
+        Renderer(tiny_tokenizer(tmp_path, chat_template=text)).render(example(), "completions")
+    with pytest.raises(ModelError, match=f"(?s)cannot be said in Ollama's.*{FAILING[text]}"):
+        go_template(tiny_tokenizer(tmp_path, chat_template=text), "here", leaves_bos=False)
 
 
 def test_a_template_without_the_answer_is_refused(bare, written):

@@ -84,6 +84,16 @@ def test_an_empty_repository_that_broke_off_is_gone_on_with(hub, folder):
     assert sum(request.method == "PUT" for request in hub.requests) == 1  # the large file came through the first time
 
 
+def test_what_is_to_be_public_does_not_go_into_a_private_repository(hub, folder):
+    hub.add("org/tiny", {".gitattributes": b""}, private=True)
+
+    with pytest.raises(UsageError, match="is private") as caught:
+        upload(folder, "org/tiny", public=True, message="m")
+
+    assert "--public" in (caught.value.remedy or "")
+    assert set(hub.files_of("org/tiny")) == {".gitattributes"}
+
+
 def test_what_is_private_does_not_go_into_a_public_repository(hub, folder):
     hub.add("org/tiny", {"notes.txt": b"mine"})
 

@@ -137,7 +137,16 @@ def test_opening_asks_nothing_of_the_network(tmp_path, monkeypatch):
         ({"num_hidden_layers": 3}, "do not give a network: ValueError: Missing"),
         ({"num_attention_heads": 0}, "do not give a network"),
         ({"rope_scaling": {"rope_type": "spiral"}}, "do not give a network: ValueError: Unsupported RoPE type"),
-        ({"quantization": {"bits": 4}}, "do not give a network"),
+        ({"quantization_config": "fp8"}, "quantization_config is not a JSON object"),
+        ({"quantization_config": ["fp8"]}, "quantization_config is not a JSON object"),
+        ({"quantization": None, "quantization_config": {"quant_method": "awq"}}, "quantized by awq"),
+        ({"quantization": 4}, "quantization is not a JSON object"),
+        ({"quantization": []}, "quantization is not a JSON object"),
+        ({"quantization": {}}, "does not name bits and group_size as numbers"),
+        ({"quantization": {"bits": 4}}, "does not name bits and group_size as numbers"),
+        ({"quantization": {"bits": "4", "group_size": 32}}, "does not name bits and group_size as numbers"),
+        ({"quantization": {"bits": True, "group_size": 32}}, "does not name bits and group_size as numbers"),
+        ({"quantization": {"bits": 4, "group_size": 32, "mode": 1}}, "mode, if any, as text"),
     ],
 )
 def test_a_config_that_cannot_be_used_is_refused_by_name(tmp_path, changes, sentence):

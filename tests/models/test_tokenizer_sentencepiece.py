@@ -14,7 +14,7 @@ from tiny import tiny_model_folder
 
 from mlxtune.device.precision import CPU_FLOAT32
 from mlxtune.errors import ModelError
-from mlxtune.models.gguf_tokenizer import write_gguf_tokenizer
+from mlxtune.models.gguf.tokenizer import write_gguf_tokenizer
 from mlxtune.models.load import open_model
 from mlxtune.models.sentencepiece_tokenizer import read_sentencepiece, sentencepiece_tokenizer
 from mlxtune.models.tokenizer import open_tokenizer

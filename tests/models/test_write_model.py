@@ -58,6 +58,17 @@ def test_what_is_written_is_read_back_to_the_last_bit_and_safetensors_opens_it(t
         }
 
 
+@pytest.mark.parametrize("dtype", [mx.bfloat16, mx.float32], ids=str)
+def test_a_tensor_is_written_in_its_own_shape(tmp_path, monkeypatch, dtype):
+    """MLX counts a dimension in 32 bits: one of 2 GiB, made flat or cut into bytes, would end the process."""
+    shapes = []
+    monkeypatch.setattr(mx, "eval", lambda array: shapes.append(array.shape))
+
+    write_weights(tmp_path, [("turned", mx.ones((6, 4), dtype).T)], count=1)
+
+    assert shapes == [(4, 6)]
+
+
 def test_the_commonest_setting_stands_once_and_the_others_by_layer():
     four, eight = {"bits": 4, "group_size": 32, "mode": "affine"}, {"bits": 8, "group_size": 32, "mode": "affine"}
 

@@ -29,10 +29,12 @@ def make_detectors(*, regions: Sequence[str] = REGIONS, terms: Sequence[str] = (
         regions: ISO's two letters, for telephone and national identity numbers.
         terms: of the owner.
 
-    Raises: UsageError, for a region that there is not.
+    Raises: UsageError, for a region that there is not, or none. DataError, for a term without a letter or digit.
     """
+    remedy = "give ISO 3166 codes of two letters, such as US,GB,DE"
+    if not regions:
+        raise UsageError("the list of regions is empty", where="--regions", remedy=remedy)
     if unknown := sorted(set(regions) - known_regions()):
-        remedy = "give ISO 3166 codes of two letters, such as US,GB,DE"
         raise UsageError(f"there is no region {unknown[0]!r}", where="--regions", remedy=remedy)
     named = [term_detector(terms)] if terms else []
     numbers = [find_ibans, find_cards, id_detector(regions), find_ips, phone_detector(regions)]

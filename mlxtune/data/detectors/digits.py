@@ -5,9 +5,10 @@ windows: whole groups of digits, longer ones first, that begin and end at a spac
 """
 
 import re
+from bisect import bisect
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 GAP = r"[ .\-/()\u00a0\u2007\u2009\u202f\u2010-\u2013]"
 RUN = re.compile(
@@ -52,12 +53,17 @@ def windows(text: str, run: re.Match[str], shortest: int, longest: int) -> Itera
     alone = [len(one[0]) == len(other[0]) == 1 for one, other in pairwise(groups)]
     inside = (gap not in (".", "-") and not single for gap, single in zip(gaps, alone, strict=True))
     may_split = [True, *inside, True]
+    before_group = [0, *accumulate(len(group[0]) for group in groups)]
     for first in range(len(groups)):
-        for last in range(min(len(groups), first + MOST_GROUPS), first, -1):
-            part = groups[first:last]
-            length = sum(len(group[0]) for group in part)
-            if not (shortest <= length <= longest and may_split[first] and may_split[last]):
+        if not may_split[first]:
+            continue
+        most = bisect(before_group, before_group[first] + longest) - 1
+        for last in range(min(most, first + MOST_GROUPS), first, -1):
+            if before_group[last] - before_group[first] < shortest:
+                break
+            if not may_split[last]:
                 continue
+            part = groups[first:last]
             start = part[0].start()
             before = text[run.start() : start] if first == 0 else text[start - 1 : start]
             lead = len(before) if before in ("+", "(") else 0

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 BEFORE, AFTER = 48, 24
 """Characters around a number that are looked at for words."""
+LETTER = re.compile(r"[^\W\d_]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +72,8 @@ def nearness(pattern: re.Pattern[str], text: str, start: int, end: int, key: str
 
 def is_called(pattern: re.Pattern[str], text: str, start: int, end: int, key: str) -> bool | None:
     """Whether words near a number say that it is what ``pattern`` names; None where none says anything."""
+    if start >= BEFORE and not LETTER.search(text, start - BEFORE, end + AFTER):
+        return None  # in a table of numbers, where the words below would be looked for at every place
     named = nearness(pattern, text, start, end, key)
     other = nearness(OTHER_NUMBERS, text, start, end, key)
     return None if named == other == BEFORE + AFTER else named < other

@@ -69,11 +69,20 @@ CALLED = re.compile(
     re.IGNORECASE,
 )
 PLACEHOLDER = re.compile(
-    r"[*x.•_-]+|[$\{\[%<].*|.*(?:your|example|changeme|placeholder|redacted|dummy|insert|xxxx|\.\.\.|\().*"
-    r"|(?:os|env|process|config|self|settings|args)\..*|none|null|true|false",
+    r"[*x.•_-]+|.*(?:xxxx|\.\.\.).*|none|null|true|false"
+    r"|(?:[a-z]+[_-])*(?:your[a-z]*|example|change[_-]?me|placeholder|redacted|dummy|insert)\d*(?:[_-][a-z]*\d*)*"
+    r"|\[[^\]]*\].*|\{+[a-z_][\w.()\[\]]*\}*|%\(?\w+\)?[%s]|\$[{(].*|(?-i:\$(?:[A-Z][A-Z0-9_]*|[a-z_]+))"
+    r"|(?:os|env|process|config|self|settings|args)\.[\w.()\[\]]*",
     re.IGNORECASE,
 )
-"""What stands in for a secret, or fetches one."""
+"""What stands in for a secret: words, a variable, an attribute. One with such a word or a bracket in it does not."""
+CALL = re.compile(
+    r"(?:[a-z_]+\.)*[a-z_]+(?:"
+    r"\((?:[a-z]?[\"'`]|\)|[a-z_][\w.]*(?:[\"'`,(\[=]|\)(?![^\s.,;:)\]}\"'`])))"
+    r"|\[(?:[\"'`]|[a-z_]\w*\]))",
+    re.IGNORECASE,
+)
+"""What fetches a secret: get_secret(NAME), os.environ["X"]."""
 LOOK = re.compile(r"(?<![\w+/=.:@$#&%~-])(?!sha\d{1,3}-)[A-Za-z0-9+/_-]{32,512}={0,2}(?![\w+/=-])")
 PASSWORD_BITS, TOKEN_BITS, LOOK_BITS = 2.0, 3.0, 4.2
 """Of a character, on the average: less is a word, or a pattern."""
@@ -104,15 +113,15 @@ def _called(text: str, key: str) -> Iterator[Match]:
     """What a word before it calls a password, key or token; also the word that the whole text stands under."""
     whole = text.strip()
     named = CALLED.fullmatch(f"{key}: {whole}") if key and whole and " " not in whole else None
-    if named is not None and _is_password(named["name"], named["value"]):
-        start = text.index(whole)
+    start = text.index(whole)
+    if named is not None and _is_password(named["name"], named["value"]) and not CALL.match(whole):
         yield _secret("password or key", start, start + len(whole), whole)
     if not CALLED_HINT.search(text):
         return
     for match in CALLED.finditer(text):
         value = match["value"] if match["quote"] else match["value"].rstrip(".!?)")
-        if _is_password(match["name"], value):
-            start = match.start("value")
+        start = match.start("value")
+        if _is_password(match["name"], value) and not CALL.match(text, start):
             yield _secret("password or key", start, start + len(value), value)
 
 

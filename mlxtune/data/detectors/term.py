@@ -29,16 +29,15 @@ def read_terms(path: Path) -> list[str]:
     except UnicodeDecodeError as error:
         raise DataError("the file is not UTF-8", where=path, remedy="save it as UTF-8") from error
     terms = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
-    for term in terms:
-        if not WORD.search(term):
-            raise DataError("a term without a letter or digit", where=path, remedy="write names or words, one a line")
+    _check_terms(terms, path)
     if not terms:
         raise DataError("the file has no terms", where=path, remedy="write one name or term a line")
     return terms
 
 
 def term_detector(terms: Sequence[str]) -> Detector:
-    """Finds ``terms``."""
+    """Finds ``terms``. Raises: DataError, if one has no letter or digit."""
+    _check_terms(terms, "terms")
     by_first: dict[str, list[tuple[str, ...]]] = {}
     for term in {_words_of(term) for term in terms}:
         by_first.setdefault(term[0], []).append(term)
@@ -57,6 +56,11 @@ def term_detector(terms: Sequence[str]) -> Detector:
                     break
 
     return find_terms
+
+
+def _check_terms(terms: Sequence[str], where: Path | str) -> None:
+    if not all(map(WORD.search, terms)):
+        raise DataError("a term without a letter or digit", where=where, remedy="give names or words")
 
 
 def _words_of(term: str) -> tuple[str, ...]:

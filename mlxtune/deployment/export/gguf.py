@@ -1,8 +1,8 @@
 """A tuned model as one GGUF file, for llama.cpp, Ollama and their kin: base and adapter merged, tokenizer and all.
 
 What the type of the file loses of the tuning is measured while it is written, and too much is refused. The file gets
-its name when our own reader has read it again. Knows the way through; the weights are gguf_weights.py's, and what GGUF
-calls things is models/gguf_*.py's.
+its name when our own reader has read it again. Knows the way through; the weights are gguf_weights.py's, and what
+GGUF calls things stands in models/gguf/.
 """
 
 from dataclasses import dataclass, field
@@ -13,13 +13,13 @@ from mlxtune.data.normalize import Message
 from mlxtune.data.render import Renderer
 from mlxtune.deployment.export.gguf_weights import GgufPlan, GgufWeights, open_for_gguf
 from mlxtune.deployment.fused_weights import KEPT_ENOUGH, is_kept
-from mlxtune.deployment.tuned import Tuned, find_tuned
+from mlxtune.deployment.tuned import Tuned, check_not_replaced, find_tuned
 from mlxtune.device.choose import open_device
 from mlxtune.errors import ModelError, UsageError
 from mlxtune.files import check_disk_space, check_new_file, new_file
-from mlxtune.models.gguf import read_gguf
-from mlxtune.models.gguf_vocabulary import make_vocabulary
-from mlxtune.models.gguf_write import FILE_TYPES, TYPES, header_bytes, write_gguf
+from mlxtune.models.gguf.read import read_gguf
+from mlxtune.models.gguf.vocabulary import make_vocabulary
+from mlxtune.models.gguf.write import FILE_TYPES, TYPES, header_bytes, write_gguf
 from mlxtune.models.tokenizer import end_tokens
 from mlxtune.progress import Progress, silent
 
@@ -98,14 +98,6 @@ def export_gguf(
         size = part.stat().st_size
     name, kept = plan.metadata["general.architecture"], weights.update_kept
     return GgufReport(out, type, name, len(layout), size, plan.adapted_layers, kept, tuned.prompting.system, notes)
-
-
-def check_not_replaced(out: Path, tuned: Tuned) -> None:
-    """Raises: UsageError, if ``out`` is what is read, or holds it: ``force`` is no leave to replace that."""
-    sources = {"run": tuned.run and tuned.run.path, "adapter": tuned.adapter, "base model": tuned.base.path}
-    for what, path in (*sources.items(), ("base model", Path(tuned.base.source))):
-        if path is not None and path.exists() and path.resolve().is_relative_to(out.resolve()):
-            raise UsageError(f"the {what} is there, and is not replaced", where=out, remedy="choose another place")
 
 
 def model_name(tuned: Tuned) -> str:

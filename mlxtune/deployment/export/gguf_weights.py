@@ -1,7 +1,8 @@
 """The weights of base plus adapter as a GGUF file has them, one by one, and how much of the update each still holds.
 
 The same measure as fused_weights.py's, on the very bytes that are written, in GGUF's order of rows. Memory holds one
-tensor, since neither the network nor the arrays that were worked out are held. Knows arrays, not files.
+tensor, and while that is measured a few of its size, since neither the network nor the arrays that were worked out are
+held. Knows arrays, not files.
 """
 
 from collections.abc import Iterator, Mapping
@@ -11,17 +12,18 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
+from mlxtune.adapters.format import located
 from mlxtune.adapters.lora import lora_layers
 from mlxtune.adapters.merge import layer_updates, merged_weights
 from mlxtune.adapters.open import attach_adapter
 from mlxtune.deployment.fused_weights import Survival
 from mlxtune.deployment.tuned import Tuned
 from mlxtune.device.dequantize import is_quantized
-from mlxtune.errors import ModelError
-from mlxtune.models.gguf import stored_rows
-from mlxtune.models.gguf_architectures import Architecture, tensor_parts
-from mlxtune.models.gguf_metadata import NO_PLACE, Factors, architecture_for, filled_config, make_metadata
-from mlxtune.models.gguf_write import Stored, choose_type, decode, encode
+from mlxtune.errors import AdapterError, ModelError
+from mlxtune.models.gguf.architectures import Architecture, tensor_parts
+from mlxtune.models.gguf.metadata import NO_PLACE, Factors, architecture_for, filled_config, make_metadata
+from mlxtune.models.gguf.read import stored_rows
+from mlxtune.models.gguf.write import Stored, choose_type, decode, encode
 from mlxtune.models.load import load_network, read_config
 from mlxtune.progress import Progress, silent
 
@@ -67,7 +69,10 @@ def open_for_gguf(tuned: Tuned) -> tuple[Any, GgufPlan]:
     was_quantized = any(is_quantized(module) for module in network.modules())
     if tuned.adapter is not None:
         attach_adapter(network, tuned.adapter)
-    names = {name for name, _ in merged_weights(network, mx.float32)}  # an adapter may part the head from the embedding
+    try:
+        names = {name for name, _ in merged_weights(network, mx.float32)}
+    except AdapterError as error:
+        raise located(error, tuned.adapter or folder) from error
     config = filled_config(stored, network, rows=rows, has_head="lm_head.weight" in names)
     parts = {name: stored for stored, (name, _) in tensor_parts(architecture, config).items()}
     odd = sorted(names ^ parts.keys())

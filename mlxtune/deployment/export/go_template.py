@@ -26,13 +26,17 @@ Scope = dict[str, Any]
 
 
 def quoted(text: str) -> str:
-    """Text as it stands in a template, where nothing of it is an action."""
-    return text if "{{" not in text else f"{{{{ {json.dumps(text, ensure_ascii=False)} }}}}"
+    """Text as it stands in a template, where nothing of it is an action, nor makes one with what follows it."""
+    is_plain = "{{" not in text and not text.endswith("{")
+    return text if is_plain else f"{{{{ {json.dumps(text, ensure_ascii=False)} }}}}"
 
 
 def render(template: str, data: Mapping[str, Any]) -> str:
     """What Go's text/template makes of ``template`` and ``data``. Raises: ValueError, for what is no part of ours."""
     parts = ACTION.split(template)
+    *before, last = parts[0::2]
+    if any("{{" in f"{text}{{" for text in before) or "{{" in last:
+        raise ValueError("a brace stands before an action, or begins one that is none of ours")
     output: list[str] = []
     end = _run(parts, 0, {"$": data, ".": data}, output)
     if end != len(parts):

@@ -16,6 +16,7 @@ from mlxtune.deployment.export.gguf import model_name
 from mlxtune.deployment.fuse import FuseReport
 from mlxtune.deployment.fuse_run import fuse_run
 from mlxtune.deployment.tuned import find_tuned
+from mlxtune.errors import UsageError
 from mlxtune.progress import Progress, silent
 
 PUBLISHER = "mlxtune"
@@ -50,8 +51,10 @@ def export_lmstudio(
         home: the user's home folder, for tests.
         options: as of `fuse_run`, ``adapter`` and ``force`` among them.
 
-    Raises: as `fuse_run`.
+    Raises: UsageError, for both places; and as `fuse_run`.
     """
+    if out is not None and models_dir is not None:
+        raise UsageError("OUT and --models-dir both say where", where="--models-dir", remedy="leave out one of them")
     tuned = find_tuned(source, options.get("adapter"), progress=progress)
     if out is None:
         out = Path(models_dir or find_models_dir(home or Path.home())) / PUBLISHER / model_name(tuned)
@@ -62,8 +65,8 @@ def export_lmstudio(
 def find_models_dir(home: Path) -> Path:
     """LM Studio's folder of models: the one its settings name, else ``models`` in its own folder."""
     pointer = home / ".lmstudio-home-pointer"
-    named = [Path(pointer.read_text(encoding="utf-8").strip())] if pointer.is_file() else []
-    places = [*named, home / ".cache" / "lm-studio"]
+    named = pointer.read_text(encoding="utf-8", errors="replace").strip() if pointer.is_file() else ""
+    places = [*([Path(named)] if named else []), home / ".cache" / "lm-studio"]
     own = next((place for place in places if place.is_dir()), home / ".lmstudio")
     try:
         folder = json.loads((own / "settings.json").read_text(encoding="utf-8"))["downloadsFolder"]

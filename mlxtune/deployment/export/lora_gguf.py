@@ -15,14 +15,14 @@ import numpy as np
 
 from mlxtune.adapters.lora import LoRALinear, lora_layers
 from mlxtune.adapters.saved import saved_modules
-from mlxtune.deployment.export.gguf import GgufReport, check_not_replaced, model_name
+from mlxtune.deployment.export.gguf import GgufReport, model_name
 from mlxtune.deployment.export.gguf_weights import GgufPlan, open_for_gguf
-from mlxtune.deployment.tuned import find_tuned
+from mlxtune.deployment.tuned import check_not_replaced, find_tuned
 from mlxtune.device.choose import open_device
 from mlxtune.errors import AdapterError, UsageError
 from mlxtune.files import check_new_file, new_file
-from mlxtune.models.gguf_header import read_header
-from mlxtune.models.gguf_write import FILE_TYPES, TYPES, Stored, write_gguf
+from mlxtune.models.gguf.header import read_header
+from mlxtune.models.gguf.write import FILE_TYPES, TYPES, Stored, write_gguf
 from mlxtune.progress import Progress, silent
 
 LORA_TYPES = ("f32", "f16", "bf16")

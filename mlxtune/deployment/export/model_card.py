@@ -29,6 +29,7 @@ SPLITS = {
     "valid": "The valid rows chose the checkpoint.",
     "test": "The test rows were used for nothing but scores.",
 }
+START = "Training started from an adapter that had learned other rows before; those are not counted here."
 DIGITS = 4
 
 
@@ -123,6 +124,7 @@ def _data(facts: CardFacts) -> str:
         [
             f"Rows: {counts}. Training read {finished['tokens']:,} tokens over all epochs, and learned",
             f"{finished['target_tokens']:,} of them.",
+            *([START] if facts.recipe.model.adapter is not None else []),
             *(sentence for split, sentence in SPLITS.items() if split in facts.rows),
             "The data are not published.",
         ]

@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mlxtune.data.render import Renderer, special_tokens
-from mlxtune.deployment.export.gguf import check_not_replaced, export_gguf, model_name, takes_text
+from mlxtune.deployment.export.gguf import export_gguf, model_name, takes_text
 from mlxtune.deployment.export.ollama_template import RAW, go_template
 from mlxtune.deployment.sampling import TEMPERATURE
-from mlxtune.deployment.tuned import Tuned, find_tuned
+from mlxtune.deployment.tuned import Tuned, check_not_replaced, find_tuned
 from mlxtune.errors import ModelError
 from mlxtune.files import check_new_folder, new_folder, write_text
 from mlxtune.models.catalogue import CATALOGUE
@@ -26,6 +26,8 @@ from mlxtune.progress import Progress, silent
 
 GGUF = "model.gguf"
 MODELFILE = "Modelfile"
+FALLBACK = "tuned"
+"""The model's name, where its own has no letter that Ollama takes."""
 CONTEXT_LIMIT = 4096
 """Tokens that a chat may have; more is for the owner to ask for, since Ollama takes the memory at once."""
 
@@ -88,7 +90,7 @@ def export_ollama(
         )
         write_text(part / MODELFILE, lines)
     layers, kept = report.adapted_layers, report.update_kept
-    name = re.sub("[^a-z0-9._-]+", "-", model_name(tuned).lower())
+    name = re.sub("[^a-z0-9._-]+", "-", model_name(tuned).lower()).strip("._-") or FALLBACK
     return OllamaReport(out, name, type, report.bytes, layers, kept, notes + report.notes)
 
 

@@ -10,17 +10,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import jinja2
-
 from mlxtune.deployment.export.go_template import quoted, render
 from mlxtune.errors import ModelError
+from mlxtune.models.chat_template import failure_of
 
 RAW = "{{ .Prompt }}"
 """For a model that takes plain text."""
 
 Turns = Sequence[Mapping[str, str]]
 Jinja = Callable[[Turns], str]
-"""What the chat template makes of turns, with the generation prompt; raises what Jinja raises."""
+"""What the chat template makes of turns, with the generation prompt. Raises: _RefusedError."""
 
 SYSTEM, USERS, ANSWERS = "Zsystem0Z", ("Zuser1Z", "Zuser3Z", "Zuser5Z"), ("Zanswer2Z", "Zanswer4Z")
 
@@ -41,6 +40,10 @@ SYSTEM_MESSAGES = (None, "Answer with one JSON object.\nNothing else.")
 
 class _OtherError(Exception):
     """The template does something that the Go template has no way to say, in a sentence."""
+
+
+class _RefusedError(_OtherError):
+    """The template refuses a chat, or fails."""
 
 
 @dataclass(frozen=True)
@@ -73,26 +76,28 @@ def go_template(tokenizer: Any, where: object, *, leaves_bos: bool) -> GoTemplat
     """
 
     def jinja(turns: Turns) -> str:
-        # As in training: without thinking.
-        return tokenizer.apply_chat_template(
-            list(turns), tokenize=False, add_generation_prompt=True, enable_thinking=False
-        )
+        try:
+            # As in training: without thinking.
+            return tokenizer.apply_chat_template(
+                list(turns), tokenize=False, add_generation_prompt=True, enable_thinking=False
+            )
+        except Exception as error:  # a template is a stranger's program, and fails in any way
+            raise _RefusedError(failure_of(error)) from error
 
     try:
-        text, notes = _derive(jinja)
         bos = tokenizer.bos_token or ""
         left_out = bos if leaves_bos and jinja(_chat(CHATS[0], None)).startswith(bos) else ""
-        if left_out:
-            text = _without_bos(text, bos)
+        text, notes = _derive(lambda turns: jinja(turns).removeprefix(left_out))
         _compare(jinja, text, left_out, has_system="$.System" in text)
         ends_turn = _plain(jinja).to_user
-    except (_OtherError, jinja2.TemplateError, TypeError) as error:
+        strips = jinja(_chat((" x ",), None)) != jinja(_chat(("x",), None)).replace("x", " x ", 1)
+    except _OtherError as error:
         what = f"the chat template cannot be said in Ollama's template language: {error}"
         remedy = "export gguf instead: llama.cpp's server reads the chat template itself"
         raise ModelError(what, where=where, remedy=remedy) from error
     if "strftime_now" in str(tokenizer.chat_template):
         notes.append("the chat template writes the day's date; the Modelfile keeps that of this export")
-    if jinja(_chat((" x ",), None)) != jinja(_chat(("x",), None)).replace("x", " x ", 1):
+    if strips:
         notes.append("the chat template takes white space off the ends of messages; Ollama leaves it")
     return GoTemplate(text, ends_turn, notes)
 
@@ -141,7 +146,7 @@ def _derive(jinja: Jinja) -> tuple[str, list[str]]:
     plain = _plain(jinja)
     try:
         one, three = (jinja(_chat(_marked(count), SYSTEM)) for count in (1, 3))
-    except (jinja2.TemplateError, TypeError):
+    except _RefusedError:
         note = "the chat template takes no system message; Ollama leaves one out"
         return _written(plain, quoted(plain.start), ""), [note]
     if SYSTEM not in three:
@@ -174,18 +179,6 @@ def _written(texts: _Texts, start: str, before_last: str) -> str:
         '{{ else if eq .Role "assistant" }}{{ .Content }}'
         f"{{{{ if not $last }}}}{quoted(texts.to_user)}{{{{ end }}}}{{{{ end }}}}{{{{ end }}}}"
     )
-
-
-def _without_bos(template: str, bos: str) -> str:
-    """The template without the bos that every beginning of it has."""
-    opening, other = "{{ if $.System }}", "{{ else }}"
-    if template.startswith(opening):
-        head, middle, rest = template.removeprefix(opening).partition(other)
-        if head.startswith(bos) and rest.startswith(bos):
-            return f"{opening}{head.removeprefix(bos)}{middle}{rest.removeprefix(bos)}"
-    elif template.startswith(bos):
-        return template.removeprefix(bos)
-    raise _OtherError("it begins with bos only for some chats")
 
 
 def _compare(jinja: Jinja, text: str, bos: str, *, has_system: bool) -> None:

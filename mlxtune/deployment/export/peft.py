@@ -11,7 +11,7 @@ from pathlib import Path
 from mlxtune.adapters import mlx_lm, peft
 from mlxtune.adapters.format import CONFIG_FILE, read_adapter, read_config, save_adapter, who_can_open
 from mlxtune.adapters.open import attach_adapter
-from mlxtune.deployment.tuned import find_tuned
+from mlxtune.deployment.tuned import check_not_replaced, find_tuned
 from mlxtune.errors import UsageError
 from mlxtune.files import check_new_folder, new_folder
 from mlxtune.models import chat_template
@@ -60,6 +60,7 @@ def export_peft(
         if tuned.adapter is None:
             raise UsageError("there is no adapter to export", where=source, remedy="name a run, or add --adapter DIR")
         folder = tuned.adapter
+        check_not_replaced(out, tuned)
     if folder.resolve().is_relative_to(out.resolve()):
         raise UsageError("the adapter is there, and is not replaced", where=out, remedy="choose another place")
     config = read_adapter(folder).config

@@ -8,8 +8,10 @@ import mlx_lm
 import pytest
 from mlx_lm.utils import load_adapters, load_model
 
+from mlxtune.deployment.export.gguf import export_gguf
 from mlxtune.deployment.export.lmstudio import UNTRIED, export_lmstudio, find_models_dir
 from mlxtune.deployment.export.peft import export_peft
+from mlxtune.deployment.fuse_run import fuse_run
 from mlxtune.errors import OutputExistsError, UsageError
 
 
@@ -54,6 +56,17 @@ def test_nothing_is_replaced_that_is_not_meant(tiny_run, tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"out"}
 
 
+@pytest.mark.parametrize("write", [export_peft, fuse_run])
+def test_force_never_replaces_the_base_or_the_file_it_came_from(write, own_run, tmp_path):
+    model, gguf = own_run.parent / "model", tmp_path / "g" / "base.gguf"
+    export_gguf(model, gguf)
+    for source, out in ((model, model), (gguf, gguf.parent)):
+        with pytest.raises(UsageError, match="the base model is there, and is not replaced"):
+            write(source, out, adapter=own_run / "adapter", force=True)
+    assert (model / "config.json").is_file()
+    assert gguf.is_file()
+
+
 def test_an_adapter_of_mlx_lm_alone_is_written_for_peft_too(tiny_run, tmp_path):
     adapter, model = tmp_path / "theirs", tiny_run.parent / "model"
     adapter.mkdir()
@@ -92,3 +105,17 @@ def test_lm_studios_own_settings_say_where_it_looks(tmp_path):
     assert str(find_models_dir(tmp_path)) == "/elsewhere"
     (tmp_path / "moved" / "settings.json").write_text("[]")
     assert find_models_dir(tmp_path) == tmp_path / "moved" / "models"
+
+
+@pytest.mark.parametrize("content", [b"", b" \n", b"\xff\xfe/x"])
+def test_a_pointer_of_lm_studio_that_says_nothing_is_passed_over(tmp_path, monkeypatch, content):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".lmstudio-home-pointer").write_bytes(content)
+
+    assert find_models_dir(tmp_path) == tmp_path / ".lmstudio" / "models"
+
+
+def test_one_place_is_named_for_lm_studio(tiny_run, tmp_path):
+    with pytest.raises(UsageError, match="both"):
+        export_lmstudio(tiny_run, tmp_path / "out", models_dir=tmp_path / "models")
+    assert not any(tmp_path.iterdir())

@@ -20,8 +20,8 @@ from mlxtune.deployment.export.lora_gguf import export_lora
 from mlxtune.deployment.tuned import Tuned
 from mlxtune.errors import AdapterError, DeviceError, ModelError, OutputExistsError, UsageError
 from mlxtune.files import check_disk_space
-from mlxtune.models.gguf import write_gguf_folder
-from mlxtune.models.gguf_header import read_header
+from mlxtune.models.gguf.header import read_header
+from mlxtune.models.gguf.read import write_gguf_folder
 from mlxtune.models.source import ModelFolder
 from mlxtune.models.tokenizer import open_tokenizer
 from mlxtune.runs.prompting import Prompting

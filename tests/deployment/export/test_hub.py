@@ -12,6 +12,7 @@ from huggingface_hub import ModelCard
 from mlxtune.deployment.export.hub import export_hub
 from mlxtune.device.precision import CPU_FLOAT32
 from mlxtune.errors import DataError, ModelError, NetworkError, RunError, UsageError
+from mlxtune.iteration.run import run_recipe
 from mlxtune.models.hub import HubName, fetch_snapshot
 from mlxtune.models.load import open_model
 
@@ -77,7 +78,7 @@ def test_a_gguf_file_is_one_and_lies_alone_beside_the_card(tiny_run, hub, tmp_pa
 
 @pytest.mark.parametrize("what", ["adapter", "fused", "gguf"])
 def test_no_file_names_a_folder_of_this_machine(tiny_run, hub, what):
-    report = export(tiny_run, what=what, accept_loss=True, base_license="mit", really=True)
+    report = export(tiny_run, what=what, accept_loss=what != "adapter", base_license="mit", really=True)
 
     assert report.uploaded is not None
     for content in hub.files_of("org/tiny").values():
@@ -134,6 +135,60 @@ def trained_on(run: Path, train: Path) -> None:
     (run / "run.json").write_text(json.dumps(manifest))
 
 
+@pytest.fixture
+def second_run(own_run, tmp_path):
+    """A run that starts from one whose rows hold an address, and has rows of its own that hold none."""
+    train = own_run.parent / "train.jsonl"
+    clean = tmp_path / "clean.jsonl"
+    clean.write_text(train.read_text())
+    train.write_text(train.read_text().replace("Whisper train 3", "Whisper jane.doe@example.org"))
+    trained_on(own_run, train)
+    overrides = [f"data.train={clean}", f"model.adapter={own_run}", "training.max_steps=1"]
+    recipe = own_run.parent / "recipe.yaml"
+    return run_recipe(recipe, overrides, device="cpu", run_dir=tmp_path / "second", score=False).run_dir
+
+
+def test_rows_of_the_run_that_training_started_from_are_looked_through_too(second_run, own_run, tmp_path):
+    overrides = [f"data.train={tmp_path / 'clean.jsonl'}", f"model.adapter={second_run / 'adapter'}"]
+    settings = {"device": "cpu", "run_dir": tmp_path / "third", "score": False}
+    third = run_recipe(own_run.parent / "recipe.yaml", [*overrides, "training.max_steps=1"], **settings).run_dir
+
+    for run in (second_run, third):
+        with pytest.raises(DataError, match="1 email") as caught:
+            export(run)
+        assert caught.value.where == f"{own_run.parent / 'train.jsonl'}:4"
+        assert f"mlxtune data scan {own_run / 'recipe.resolved.json'}" in (caught.value.remedy or "")
+    report = export(second_run, accept_findings=True)
+    assert report.found == {"email": 1}
+    assert "started from an adapter that had learned other rows" in report.card
+    assert "started from" not in export(own_run, accept_findings=True).card
+
+
+@pytest.mark.parametrize("change", ["another adapter", "gone", "no run", "no recipe"])
+def test_a_start_that_is_not_the_run_it_was_cannot_be_vouched_for(second_run, own_run, change):
+    if change == "another adapter":
+        shutil.copytree(second_run / "adapter", own_run / "adapter", dirs_exist_ok=True)
+    elif change == "gone":
+        shutil.rmtree(own_run)
+    elif change == "no run":
+        (own_run / "run.json").unlink()
+    else:
+        (own_run / "recipe.resolved.json").write_text("{}")
+
+    with pytest.raises(DataError, match=r"started from .*nobody can say what rows it had learned") as caught:
+        export(second_run)
+    report = export(second_run, accept_findings=True)
+
+    assert caught.value.where == str(own_run)
+    assert "--accept-findings" in (caught.value.remedy or "")
+    assert (report.found, any("nobody can say" in note for note in report.notes)) == ({}, True)
+
+
+def test_whose_national_numbers_were_looked_for_is_told(tiny_run):
+    assert any("of US, GB alone" in note and "--regions" in note for note in export(tiny_run).notes)
+    assert any("of DE alone" in note for note in export(tiny_run, regions=["DE"]).notes)
+
+
 def test_terms_of_the_owner_are_looked_for(tiny_run):
     with pytest.raises(DataError, match="12 term"):
         export(tiny_run, terms=["whisper train"])
@@ -159,11 +214,23 @@ def test_an_unfinished_run_is_refused(own_run):
         export(own_run)
 
 
-def with_licence(run: Path, text: str) -> None:
+def test_a_run_that_was_stopped_at_its_very_end_is_refused(own_run):
+    manifest = json.loads((own_run / "run.json").read_text())
+    del manifest["finished"]
+    (own_run / "run.json").write_text(json.dumps(manifest))
+
+    with pytest.raises(RunError, match="not come to its end") as caught:
+        export(own_run)
+
+    assert caught.value.remedy == f"finish it: mlxtune train --resume {own_run}"
+
+
+def with_licence(run: Path, text: str | None) -> None:
     """Give the run's base a licence; its hash goes over licence files too, so the run has to have it anew."""
     from mlxtune.models.source import hash_of_folder
 
-    (base_of(run) / "LICENSE").write_text(text)
+    if text is not None:
+        (base_of(run) / "LICENSE").write_text(text)
     manifest = json.loads((run / "run.json").read_text())
     manifest["inputs"]["model"]["sha256"] = hash_of_folder(base_of(run))
     (run / "run.json").write_text(json.dumps(manifest))
@@ -174,7 +241,22 @@ def test_a_licence_that_forbids_it_is_heeded(own_run, hub):
 
     with pytest.raises(ModelError, match=r"cc-by-nd-4\.0, forbids"):
         export(own_run)
-    with pytest.raises(UsageError, match=r"cc-by-nd-4\.0"):
+
+
+def test_the_owner_knows_better_than_a_text_that_reads_like_a_licence(own_run):
+    with_licence(own_run, "Apache License\nVersion 2.0, January 2004\n")
+
+    report = export(own_run, base_license="acme")
+
+    assert report.licence == "acme"
+    assert any("LICENSE reads like apache-2.0" in note for note in report.notes)
+    assert not any("reads like" in note for note in export(own_run, base_license="apache-2.0").notes)
+
+
+def test_the_bases_own_card_is_not_overruled(own_run):
+    (base_of(own_run) / "README.md").write_text("---\nlicense: apache-2.0\n---\n")
+
+    with pytest.raises(UsageError, match=r"apache-2\.0 \(README\.md says so\), not mit"):
         export(own_run, base_license="mit")
 
 
@@ -210,13 +292,36 @@ def test_a_path_that_another_program_left_in_a_config_stays_here(own_run, hub):
     assert b"jane" not in hub.files_of("org/tiny")["tokenizer_config.json"]
 
 
-def test_a_path_in_any_other_place_refuses_it(own_run):
-    (base_of(own_run) / "NOTICE").write_text(f"made in {own_run}/here\n")
+@pytest.mark.parametrize(
+    ("name", "place"), [("NOTICE", "{run}/here"), ("LICENSE.txt", "file:///home/jane/x"), ("NOTICE", r"C:\Users\jane")]
+)
+def test_a_path_in_any_other_place_refuses_it(own_run, name, place):
+    (base_of(own_run) / name).write_text(f"made in {place.format(run=own_run)}\n")
+    with_licence(own_run, None)
 
     with pytest.raises(RunError, match="folder of this machine") as caught:
         export(own_run)
 
-    assert caught.value.where == "NOTICE"
+    assert caught.value.where == name
+
+
+def test_a_page_and_a_word_of_the_vocabulary_are_no_folders_of_this_machine(own_run, monkeypatch):
+    (base_of(own_run) / "NOTICE").write_text("see https://example.com/home/about\n")
+    vocabulary = base_of(own_run) / "tokenizer.json"
+    values = json.loads(vocabulary.read_text())
+    values["added_tokens"].append({**values["added_tokens"][0], "id": 300, "content": "/elsewhere"})
+    vocabulary.write_text(json.dumps(values))
+    with_licence(own_run, None)
+    monkeypatch.setenv("HOME", "/elsewhere")
+
+    report = export(own_run, what="fused", accept_loss=True)
+
+    assert {"NOTICE", "tokenizer.json"} <= {file.name for file in report.files}
+
+
+def test_an_adapter_alone_loses_nothing_that_could_be_accepted(tiny_run):
+    with pytest.raises(UsageError, match="nothing is merged"):
+        export(tiny_run, accept_loss=True)
 
 
 def test_offline_an_upload_is_refused_before_any_work(tiny_run, hub, monkeypatch):

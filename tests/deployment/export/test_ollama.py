@@ -1,6 +1,7 @@
 """The Modelfile asks as training asked: the same text for every chat, the same ends, the same system message."""
 
 import json
+import re
 from pathlib import Path
 
 import gguf
@@ -12,7 +13,7 @@ from mlxtune.deployment.export.go_template import quoted, render
 from mlxtune.deployment.export.ollama import export_ollama
 from mlxtune.deployment.export.ollama_template import RAW, go_template
 from mlxtune.errors import ModelError, UsageError
-from mlxtune.models.gguf_header import read_header
+from mlxtune.models.gguf.header import read_header
 from mlxtune.runs.prompting import Prompting
 
 SHARED = Path(__file__).resolve().parents[4] / "shared" / "data" / "chat_templates"
@@ -95,6 +96,10 @@ MINE = {
         "{% for m in messages if m.role != 'system' %}<{{ m.role }}>{{ m.content }}{% endfor %}<assistant>",
         ["leaves system messages out"],
     ),
+    "braces of its own around a turn": (
+        "{{ bos_token }}{{ '{' }}{% for m in messages %}{{ m.role + '{' + m.content + '}' }}{% endfor %}{",
+        [],
+    ),
     "a template in the template": (
         "{% for m in messages %}{{ '{{ ' + m.role + ' }}' + m.content }}{% endfor %}{{ '{{' }}>",
         [],
@@ -145,6 +150,16 @@ def test_bos_is_left_to_ollama_only_where_ollama_adds_it(tmp_path):
 
     assert "<s>" not in texts[0]
     assert texts[1].count("<s>") == 2  # with a system message and without
+
+
+def test_bos_is_left_out_before_a_brace_too(tmp_path):
+    template = "{{ bos_token }}{{ '{' }}{% for m in messages %}{{ m.role + m.content }}{% endfor %}>"
+    tokenizer = with_template(tmp_path, template)
+
+    text = go_template(tokenizer, "here", leaves_bos=True).text
+
+    turns = [{"role": "user", "content": "x"}]
+    assert "<s>" + said_by_ollama(text, turns) == jinja(tokenizer, turns)
 
 
 def modelfile(folder):
@@ -238,12 +253,27 @@ def test_a_system_message_that_the_parser_would_change_is_refused(tmp_path, syst
         ),
         ("{{ if and .System .Absent }}a{{ end }}{{ if and .System 1 }}b{{ end }}", "b"),
         (quoted('a {{ .System }} "b"\n'), 'a {{ .System }} "b"\n'),
+        (f"{quoted('U{')}{{{{ .System }}}}{quoted('}')}", "U{S}"),
+        ("{ {{ .System }}{", "{ S{"),
     ],
 )
 def test_the_renderer_does_what_go_does(template, expected):
     """By the documentation of text/template."""
     messages = [{"Role": "u", "Content": "x"}, {"Role": "a", "Content": "y"}]
     assert render(template, {"System": "S", "Messages": messages}) == expected
+
+
+@pytest.mark.parametrize("template", ["U{{{ .System }}", "{{{{ .System }}", "a {{.System}}"])
+def test_braces_that_go_would_take_for_the_beginning_of_an_action_are_refused(template):
+    with pytest.raises(ValueError, match="brace"):
+        render(template, {"System": "S"})
+
+
+@pytest.mark.parametrize("name", ["run of Jörg", "Модель", "模型-7b.", "..."])
+def test_the_name_is_one_that_ollama_takes(tmp_path, name):
+    report = export_ollama(tiny_model_folder(tmp_path / name), tmp_path / "out")
+
+    assert re.fullmatch("[a-z0-9][a-z0-9._-]*", report.name)
 
 
 @pytest.mark.parametrize("template", ["{{ end }}", "{{ if .System }}a"])

@@ -1,7 +1,7 @@
 """A GGUF file as an MLX folder that mlx_lm.load opens: tensors, config.json, tokenizer.
 
-Knows the way through; the container is gguf_header.py's, what the architectures are gguf_architectures.py's, their
-metadata gguf_config.py's, the block formats gguf_blocks.py's. A tensor is read, turned and written before the next, so
+Knows the way through; the container is header.py's, what the architectures are architectures.py's, their
+metadata config.py's, the block formats blocks.py's. A tensor is read, turned and written before the next, so
 memory holds a shard and one tensor; the price is that a file in many parts is refused.
 """
 
@@ -18,13 +18,13 @@ from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
 
 from mlxtune.errors import ModelError
 from mlxtune.models import DAMAGED
-from mlxtune.models.gguf_architectures import Architecture, tensor_parts
-from mlxtune.models.gguf_blocks import BITS, GROUP, READABLE, affine_parts, float_array
-from mlxtune.models.gguf_config import architecture_of, make_config
-from mlxtune.models.gguf_header import GgufHeader, read_header
-from mlxtune.models.gguf_rope import ROPE_TENSORS
-from mlxtune.models.gguf_tokenizer import write_gguf_tokenizer
-from mlxtune.models.gguf_values import SUPPORTED
+from mlxtune.models.gguf.architectures import Architecture, tensor_parts
+from mlxtune.models.gguf.blocks import BITS, GROUP, READABLE, affine_parts, float_array
+from mlxtune.models.gguf.config import architecture_of, make_config
+from mlxtune.models.gguf.header import GgufHeader, read_header
+from mlxtune.models.gguf.rope import ROPE_TENSORS
+from mlxtune.models.gguf.tokenizer import write_gguf_tokenizer
+from mlxtune.models.gguf.values import SUPPORTED
 from mlxtune.models.write import quantization_config, write_config, write_weights
 from mlxtune.progress import Progress, silent
 

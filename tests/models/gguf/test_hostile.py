@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from mlxtune.errors import ModelError
 from mlxtune.models.convert import convert as convert_on
-from mlxtune.models.gguf import read_gguf, write_gguf_folder
-from mlxtune.models.gguf_header import read_header
+from mlxtune.models.gguf.header import read_header
+from mlxtune.models.gguf.read import read_gguf, write_gguf_folder
 
 convert = partial(convert_on, device="cpu")
 MEBI = 1 << 20

@@ -13,9 +13,9 @@ from tiny import CHATML, SPECIAL, tiny_backend, write_tokenizer
 from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from mlxtune.errors import ModelError
-from mlxtune.models.gguf_byte_level import PRE_TOKENIZERS, byte_level_tokenizer
-from mlxtune.models.gguf_tokenizer import write_gguf_tokenizer
-from mlxtune.models.gguf_vocabulary import make_vocabulary
+from mlxtune.models.gguf.byte_level import PRE_TOKENIZERS, byte_level_tokenizer
+from mlxtune.models.gguf.tokenizer import write_gguf_tokenizer
+from mlxtune.models.gguf.vocabulary import make_vocabulary
 from mlxtune.models.tokenizer import open_tokenizer
 
 ROWS = 900

@@ -9,10 +9,10 @@ from typing import Any
 
 from mlxtune.errors import ModelError
 from mlxtune.models import DAMAGED
-from mlxtune.models.gguf_architectures import ARCHITECTURES, SCALES, Architecture
-from mlxtune.models.gguf_header import GgufHeader
-from mlxtune.models.gguf_rope import rope_settings
-from mlxtune.models.gguf_values import SUPPORTED, count, number, short
+from mlxtune.models.gguf.architectures import ARCHITECTURES, SCALES, Architecture
+from mlxtune.models.gguf.header import GgufHeader
+from mlxtune.models.gguf.rope import rope_settings
+from mlxtune.models.gguf.values import SUPPORTED, count, number, short
 
 ENDS_OF_TURN = ("<|eot_id|>", "<|im_end|>", "<|end|>", "<end_of_turn>")
 """The tokens that llama.cpp, too, takes for the end of a turn where the metadata names none."""

@@ -14,9 +14,9 @@ import numpy as np
 
 from mlxtune.errors import ModelError
 from mlxtune.models import DAMAGED
-from mlxtune.models.gguf_architectures import Architecture
-from mlxtune.models.gguf_header import GgufHeader
-from mlxtune.models.gguf_values import SUPPORTED, count, number, short, small_tensor
+from mlxtune.models.gguf.architectures import Architecture
+from mlxtune.models.gguf.header import GgufHeader
+from mlxtune.models.gguf.values import SUPPORTED, count, number, short, small_tensor
 
 FREQS, LONG, SHORT = "rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight"
 ROPE_TENSORS = (FREQS, LONG, SHORT)

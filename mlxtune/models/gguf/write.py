@@ -17,7 +17,7 @@ import numpy as np
 from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType, LlamaFileType
 
 from mlxtune.errors import ModelError
-from mlxtune.models.gguf_blocks import HALF_LIMIT
+from mlxtune.models.gguf.blocks import HALF_LIMIT
 from mlxtune.recipe.choices import GGUF_TYPES
 
 TYPES: Mapping[str, GGMLQuantizationType] = {name: GGMLQuantizationType[name.upper()] for name in GGUF_TYPES}

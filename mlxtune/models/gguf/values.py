@@ -7,8 +7,8 @@ from gguf.constants import GGMLQuantizationType
 
 from mlxtune.errors import ModelError
 from mlxtune.models import DAMAGED
-from mlxtune.models.gguf_architectures import ARCHITECTURES
-from mlxtune.models.gguf_header import GgufHeader
+from mlxtune.models.gguf.architectures import ARCHITECTURES
+from mlxtune.models.gguf.header import GgufHeader
 
 SHOWN = 60  # characters of a value that an error shows
 SUPPORTED = f"use the model's safetensors version, or a model of one of {', '.join(ARCHITECTURES)}"

@@ -13,7 +13,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers.models.gpt2 import GPT2Tokenizer
 from transformers.models.qwen2 import Qwen2Tokenizer
 
-from mlxtune.models.gguf_byte_level import PRE_TOKENIZERS, byte_level_tokenizer
+from mlxtune.models.gguf.byte_level import PRE_TOKENIZERS, byte_level_tokenizer
 
 WHOLE_WORDS = {"llama-bpe", "llama3", "llama-v3", "tekken"}
 COMPOSED = {"qwen2"}

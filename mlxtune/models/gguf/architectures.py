@@ -192,7 +192,7 @@ def tensor_parts(architecture: Architecture, config: Mapping[str, Any]) -> dict[
     """Every tensor that the file has to hold: its GGUF name to its mlx_lm name and its shape.
 
     Args:
-        config: config.json, as gguf_config.py makes it.
+        config: config.json, as config.py makes it.
     """
     hidden, head_dim = config["hidden_size"], config["head_dim"]
     queries, keys = config["num_attention_heads"] * head_dim, config["num_key_value_heads"] * head_dim

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mlxtune.errors import ModelError
-from mlxtune.models.gguf_header import read_header
+from mlxtune.models.gguf.header import read_header
 
 
 def text(value: str) -> bytes:

@@ -1,4 +1,4 @@
-"""config.json as a GGUF file's metadata, the way back of gguf_config.py and gguf_rope.py by the same tables.
+"""config.json as a GGUF file's metadata, the way back of config.py and rope.py by the same tables.
 
 What counts is what mlx_lm's class computed in training, its own defaults included: a key of config.json that the class
 does not read changes nothing here either. What GGUF, or the programs that read it, have no place for is refused by
@@ -13,8 +13,8 @@ from typing import Any, NoReturn
 import numpy as np
 
 from mlxtune.errors import ModelError
-from mlxtune.models.gguf_architectures import ARCHITECTURES, Architecture
-from mlxtune.models.gguf_rope import (
+from mlxtune.models.gguf.architectures import ARCHITECTURES, Architecture
+from mlxtune.models.gguf.rope import (
     FREQS,
     LLAMA3_CONTEXT,
     LLAMA3_HIGH,

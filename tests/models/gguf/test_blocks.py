@@ -20,8 +20,8 @@ from reference.gguf_files import interleaved, write_network
 from reference.gguf_models import SHAPE, TOKENIZER, random_network
 
 from mlxtune.errors import ModelError
-from mlxtune.models.gguf import read_gguf, read_weights, write_gguf_folder
-from mlxtune.models.gguf_blocks import BITS, EXPANDED, READABLE, affine_parts, float_array
+from mlxtune.models.gguf.blocks import BITS, EXPANDED, READABLE, affine_parts, float_array
+from mlxtune.models.gguf.read import read_gguf, read_weights, write_gguf_folder
 
 Type = gguf.GGMLQuantizationType
 FORMULAS = {
@@ -150,7 +150,7 @@ def test_bfloat16_stays_bfloat16(offset):
 def test_a_large_tensor_is_expanded_a_few_rows_at_a_time(monkeypatch):
     raw = quantized(Type.Q5_0, rows=40)
     whole = np.array(float_array(raw, Type.Q5_0, (40, 512)))
-    monkeypatch.setattr("mlxtune.models.gguf_blocks.SLICE_VALUES", 7 * 512)
+    monkeypatch.setattr("mlxtune.models.gguf.blocks.SLICE_VALUES", 7 * 512)
 
     np.testing.assert_array_equal(np.array(float_array(raw, Type.Q5_0, (40, 512))), whole)
 
@@ -239,7 +239,7 @@ def test_a_value_that_is_no_number_is_found_behind_one_that_is_beyond_float16(mo
     values[0, 0] = 70000.0
     raw = gguf.quants.quantize(values, Type.Q5_1)
     raw[3, 0:2] = np.frombuffer(np.float16(np.nan).tobytes(), np.uint8)
-    monkeypatch.setattr("mlxtune.models.gguf_blocks.SLICE_VALUES", 64)
+    monkeypatch.setattr("mlxtune.models.gguf.blocks.SLICE_VALUES", 64)
 
     with pytest.raises(ValueError, match="no number"):
         float_array(raw, Type.Q5_1, (4, 64))

@@ -8,8 +8,8 @@ from tiny import CHATML
 from transformers import AutoTokenizer
 
 from mlxtune.errors import ModelError
-from mlxtune.models.gguf_header import read_header
-from mlxtune.models.gguf_tokenizer import write_gguf_tokenizer
+from mlxtune.models.gguf.header import read_header
+from mlxtune.models.gguf.tokenizer import write_gguf_tokenizer
 
 
 def opened(path: Path, folder: Path):

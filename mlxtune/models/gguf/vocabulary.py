@@ -1,4 +1,4 @@
-"""A tokenizer as a GGUF file's metadata: the way back of gguf_tokenizer.py, by the same tables.
+"""A tokenizer as a GGUF file's metadata: the way back of tokenizer.py, by the same tables.
 
 What is written is what training tokenized with, the tokenizer as it is open, and not some file beside it. GGUF names
 how text is cut instead of saying it, so the name is found by trying each that is known; then a tokenizer is made of
@@ -16,8 +16,8 @@ from typing import Any, NoReturn
 from tokenizers import Tokenizer
 
 from mlxtune.errors import ModelError
-from mlxtune.models.gguf_byte_level import PRE_TOKENIZERS, byte_level_tokenizer
-from mlxtune.models.gguf_tokenizer import PLAIN_ENDS, write_gguf_tokenizer
+from mlxtune.models.gguf.byte_level import PRE_TOKENIZERS, byte_level_tokenizer
+from mlxtune.models.gguf.tokenizer import PLAIN_ENDS, write_gguf_tokenizer
 from mlxtune.models.sentencepiece_tokenizer import BYTES, SPACE, PieceType
 
 PROBES = (

@@ -1,7 +1,7 @@
 """The tokenizer in a GGUF file's metadata as the two files that Hugging Face's AutoTokenizer opens.
 
 Knows the metadata's keys, which tokens are special and what stands around every text; how text is cut is
-gguf_byte_level.py's business for GGUF's ``gpt2`` kind, and sentencepiece_tokenizer.py's for its ``llama`` kind.
+byte_level.py's business for GGUF's ``gpt2`` kind, and sentencepiece_tokenizer.py's for its ``llama`` kind.
 """
 
 from pathlib import Path
@@ -12,8 +12,8 @@ from tokenizers import AddedToken, Tokenizer
 from mlxtune.errors import ModelError
 from mlxtune.files import write_json
 from mlxtune.models import DAMAGED
-from mlxtune.models.gguf_byte_level import PRE_TOKENIZERS, PreTokenizer, byte_level_tokenizer
-from mlxtune.models.gguf_values import short
+from mlxtune.models.gguf.byte_level import PRE_TOKENIZERS, PreTokenizer, byte_level_tokenizer
+from mlxtune.models.gguf.values import short
 from mlxtune.models.sentencepiece_tokenizer import Pieces, PieceType, problem_of, sentencepiece_tokenizer
 from mlxtune.models.tokenizer import add_ends
 

@@ -9,7 +9,7 @@ from reference.gguf_models import FAMILIES, GEMMA, LISTED, LLAMA3, ROWS, SHAPE, 
 
 from mlxtune.device.precision import CPU_FLOAT32
 from mlxtune.errors import ModelError
-from mlxtune.models.gguf import read_gguf, write_gguf_folder
+from mlxtune.models.gguf.read import read_gguf, write_gguf_folder
 from mlxtune.models.load import open_model
 
 

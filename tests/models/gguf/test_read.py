@@ -11,7 +11,7 @@ from mlx.utils import tree_flatten
 from reference.gguf import rotate_halves, rotate_pairs
 
 from mlxtune.errors import ModelError
-from mlxtune.models.gguf import read_gguf, read_weights, unpermuted_rows, write_gguf_folder
+from mlxtune.models.gguf.read import read_gguf, read_weights, unpermuted_rows, write_gguf_folder
 
 Q4_1, Q8_0, F16 = (gguf.GGMLQuantizationType[name] for name in ("Q4_1", "Q8_0", "F16"))
 
@@ -180,7 +180,7 @@ def test_a_large_model_comes_in_shards_that_mlx_lm_opens_as_one(tmp_path, write_
     (tmp_path / "one").mkdir()
     (tmp_path / "many").mkdir()
     write_gguf_folder(tmp_path / "x.gguf", tmp_path / "one")
-    monkeypatch.setattr("mlxtune.models.gguf.SHARD_BYTES", 20000)
+    monkeypatch.setattr("mlxtune.models.gguf.read.SHARD_BYTES", 20000)
 
     write_gguf_folder(tmp_path / "x.gguf", tmp_path / "many")
 
