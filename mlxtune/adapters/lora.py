@@ -12,6 +12,7 @@ recomputation under gradient checkpointing meets it again. The price is one call
 """
 
 import hashlib
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,7 +30,7 @@ class Gain:
     value: mx.array
 
 
-class LowRank(nn.Module):
+class LowRank(nn.Module, ABC):
     """What all layers with an update have in common.
 
     Attributes:
@@ -77,9 +78,9 @@ class LowRank(nn.Module):
         return self[self.base_name]
 
     @property
+    @abstractmethod
     def rank(self) -> int:
         """R."""
-        raise NotImplementedError
 
     @property
     def alpha(self) -> float:
@@ -95,13 +96,13 @@ class LowRank(nn.Module):
         return ("lora_a", "lora_b", "m") if "m" in self else ("lora_a", "lora_b")
 
     @staticmethod
+    @abstractmethod
     def factor_shapes(base: Any, rank: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Of ``lora_a`` and ``lora_b``."""
-        raise NotImplementedError
 
+    @abstractmethod
     def product(self) -> mx.array:
         """D, float32, in the shape of the base's weight."""
-        raise NotImplementedError
 
     def merged(self) -> mx.array:
         """The weight of a layer without update that answers as this one does; float32, lazy."""

@@ -13,10 +13,8 @@ from mlx.utils import tree_flatten
 
 from mlxtune.adapters.lora import LowRank, base_weight, lora_layers
 from mlxtune.adapters.saved import SavedModule, SeparateHead, saved_modules
-from mlxtune.device.dequantize import is_quantized, unpacked_weight
+from mlxtune.device.dequantize import SCALES, is_quantized, unpacked_weight
 from mlxtune.errors import AdapterError
-
-PACKED = ("scales", "biases", "global_scale")
 
 
 def merged_weights(network: nn.Module, dtype: mx.Dtype) -> Iterator[tuple[str, mx.array]]:
@@ -42,7 +40,7 @@ def merged_weights(network: nn.Module, dtype: mx.Dtype) -> Iterator[tuple[str, m
         if isinstance(module, LowRank) or (isinstance(parent, SavedModule) and module is parent.original):
             continue
         is_packed = module is not None and is_quantized(module)
-        if is_packed and leaf in PACKED:
+        if is_packed and leaf in SCALES:
             continue
         array = unpacked_weight(module) if is_packed and leaf == "weight" else stored
         if isinstance(parent, LowRank | SavedModule):

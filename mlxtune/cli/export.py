@@ -8,9 +8,10 @@ from typing import Any
 import click
 
 from mlxtune.cli import export_hub
+from mlxtune.cli.bits import bits_option
 from mlxtune.cli.output import Output, output_options
 from mlxtune.errors import UsageError
-from mlxtune.recipe.choices import BITS, GGUF_TYPES, in_words
+from mlxtune.recipe.choices import GGUF_TYPES
 
 ADAPTER = click.option("--adapter", type=click.Path(path_type=Path), help="The adapter folder to put on a model.")
 ACCEPT_LOSS = click.option("--accept-loss", is_flag=True, help="Write it, though it loses too much of the tuning.")
@@ -134,11 +135,7 @@ def ollama(
 @click.argument("out", type=click.Path(path_type=Path), required=False)
 @ADAPTER
 @click.option("--models-dir", type=click.Path(path_type=Path), help="LM Studio's folder of models, if it is not found.")
-@click.option(
-    "--bits",
-    type=click.Choice([*map(str, BITS), "auto"]),
-    help=f"Quantize: {in_words(BITS)}, or auto: layer by layer, as few as lose little enough.",
-)
+@bits_option("Quantize")
 @ACCEPT_LOSS
 @FORCE
 @output_options
@@ -148,7 +145,7 @@ def lmstudio(
     out: Path | None,
     adapter: Path | None,
     models_dir: Path | None,
-    bits: str | None,
+    bits: int | str | None,
     accept_loss: bool,
     force: bool,
     output: Output,
@@ -161,7 +158,7 @@ def lmstudio(
         out,
         models_dir=models_dir,
         adapter=adapter,
-        bits=int(bits) if bits and bits.isdigit() else bits,
+        bits=bits,
         accept_loss=accept_loss,
         device=output.device,
         force=force,

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import click
 
+from mlxtune.cli.bits import bits_option
 from mlxtune.cli.output import Output, output_options
-from mlxtune.recipe.choices import BITS, DTYPE_NAMES, in_words
+from mlxtune.recipe.choices import DTYPE_NAMES
 
 
 @click.command()
@@ -16,11 +17,7 @@ from mlxtune.recipe.choices import BITS, DTYPE_NAMES, in_words
 @click.option("--data", type=click.Path(path_type=Path), help="JSON Lines to measure the loss on; else the run's own.")
 @click.option("--dtype", type=click.Choice(DTYPE_NAMES), help="How floats are stored.")
 @click.option("--requantize", is_flag=True, help="Quantize: with the base's bits, unless --bits says otherwise.")
-@click.option(
-    "--bits",
-    type=click.Choice([*map(str, BITS), "auto"]),
-    help=f"With --requantize: {in_words(BITS)}, or auto: layer by layer, as few as lose little enough.",
-)
+@bits_option("With --requantize")
 @click.option("--accept-loss", is_flag=True, help="Write it, though it loses too much of the tuning.")
 @click.option("--force", is_flag=True, help="Replace OUT.")
 @output_options
@@ -32,7 +29,7 @@ def command(
     data: Path | None,
     dtype: str | None,
     requantize: bool,
-    bits: str | None,
+    bits: int | str | None,
     accept_loss: bool,
     force: bool,
     output: Output,
@@ -47,14 +44,13 @@ def command(
 
     if bits is not None and not requantize:
         raise click.UsageError("--bits goes with --requantize")
-    asked = None if not requantize else bits or "stored"
     report = fuse_run(
         run_or_model,
         out,
         adapter=adapter,
         data=data,
         dtype=dtype,
-        bits=int(asked) if asked and asked.isdigit() else asked,
+        bits=(bits or "stored") if requantize else None,
         accept_loss=accept_loss,
         device=output.device,
         force=force,

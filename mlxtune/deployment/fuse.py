@@ -138,29 +138,26 @@ def fuse(
     chosen, reason = choose_dtype(config, precision, asked=dtype, quantized=bits is not None)
     forms = [Form(chosen)] if bits is None else _quantized_forms(config, chosen, bits, where=model_folder)
 
-    def write(form: Form) -> FuseReport:
-        written = _write(model_folder, adapter_folder, part, form, progress)
+    def write(form: Form, why: str = reason) -> FuseReport:
+        try:
+            written = _write(model_folder, adapter_folder, part, form, progress)
+        except _NotFiniteError as error:
+            if dtype is not None or form.dtype != "float16":
+                raise error.told(form.dtype, model_folder) from error
+            return write(replace(form, dtype="bfloat16"), f"{error.name} exceeds float16's range")
         fidelity = None if measure is None else measure(part)
-        return FuseReport(out, form.dtype, reason, fidelity=fidelity, **written)
+        return FuseReport(out, form.dtype, why, fidelity=fidelity, **written)
 
-    try:
-        with new_folder(out, force=force) as part:
-            form, report = forms[0], write(forms[0])
-            for form in forms[1:]:
-                if not report.loses_too_much:
-                    break
-                report = write(form)
-            if report.loses_too_much and not (accept_loss and report.says_numbers):
-                raise _refusal(report, form, config, write)
-            for name, text in (extra_files or {}).items():
-                write_text(part / name, text)
-    except _NotFiniteError as error:
-        if dtype is not None or chosen != "float16":
-            raise error.told(chosen, model_folder) from error
-        options: Any = {"bits": bits, "measure": measure, "accept_loss": accept_loss, "force": force}
-        options |= {"extra_files": extra_files, "progress": progress}
-        report = fuse(model_folder, adapter_folder, out, precision=precision, dtype="bfloat16", **options)
-        return replace(report, reason=f"{error.name} exceeds float16's range")
+    with new_folder(out, force=force) as part:
+        form, report = forms[0], write(forms[0])
+        for form in forms[1:]:
+            if not report.loses_too_much:
+                break
+            report = write(form)
+        if report.loses_too_much and not (accept_loss and report.says_numbers):
+            raise _refusal(report, form, config, write)
+        for name, text in (extra_files or {}).items():
+            write_text(part / name, text)
     return report
 
 
@@ -196,11 +193,11 @@ def _refusal(
     remedy = "add --accept-loss to write it all the same" if report.says_numbers else "choose another form"
     for other in wider:
         try:
-            passes = not write(other).loses_too_much
-        except _NotFiniteError:
+            tried = write(other)
+        except ModelError:  # values beyond its range
             continue
-        if passes:
-            option = f"--requantize --bits {other.bits[0]}" if other.bits else f"--dtype {other.dtype}"
+        if not tried.loses_too_much:
+            option = f"--requantize --bits {other.bits[0]}" if other.bits else f"--dtype {tried.dtype}"
             remedy = f"{option} is the smallest that would pass; or {remedy}"
             break
     return ModelError(

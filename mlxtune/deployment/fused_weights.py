@@ -16,7 +16,8 @@ import mlx.core as mx
 from mlx import nn
 
 from mlxtune.adapters.merge import layer_updates, merged_weights
-from mlxtune.device.dequantize import is_quantized
+from mlxtune.device.dequantize import SCALES, expanded, is_quantized
+from mlxtune.device.precision import casting
 from mlxtune.device.reductions import total
 from mlxtune.errors import ModelError
 from mlxtune.models.quantization import quantization_of, quantization_wanted
@@ -24,8 +25,6 @@ from mlxtune.models.write import DTYPES
 
 KEPT_ENOUGH = 0.9
 """The share of the update that a fused model has to hold."""
-
-PACKED = ("weight", "scales", "biases", "global_scale")
 
 
 def is_kept(share: float) -> bool:
@@ -82,9 +81,9 @@ class FusedWeights:
         self._merged = dict(merged_weights(network, mx.float32))
         self._updates = dict(layer_updates(network))
         self._wanted = quantization_wanted(plain, form.bits[0], form.group_size) if form.bits else {}
-        self._is_castable = getattr(plain, "cast_predicate", lambda _: True)
+        self._cast = casting(plain, DTYPES[form.dtype])
         self._stored = {
-            path: (setting, {key: module[key] for key in PACKED if key in module})
+            path: (setting, {key: module[key] for key in ("weight", *SCALES) if key in module})
             for path, module in plain.named_modules()
             if path in self._wanted and is_quantized(module) and (setting := quantization_of(module))
         }
@@ -146,7 +145,7 @@ class FusedWeights:
                 break
             setting = wanted | {"bits": max(bits, wanted["bits"])}
             packed = _quantize(merged, setting, self.form.dtype)
-            self.survival[path] = _survival(_expanded(packed, setting), base, change)
+            self.survival[path] = _survival(expanded(list(packed.values()), setting), base, change)
             is_last = bits == self.form.bits[-1] and not self.form.may_stay_float
             if is_last or is_kept(self.survival[path].share):
                 self.settings[path] = setting
@@ -155,10 +154,6 @@ class FusedWeights:
         array = self._cast(f"{path}.weight", merged)
         self.survival[path] = _survival(array.astype(mx.float32), base, change)
         yield f"{path}.weight", array
-
-    def _cast(self, name: str, array: mx.array) -> mx.array:
-        """The same in the form's dtype, unless it is no float, or one that its family says 16 bits would spoil."""
-        return array.astype(DTYPES[self.form.dtype]) if _is_float(array) and self._is_castable(name) else array
 
 
 def _named(path: str, parts: dict[str, mx.array]) -> Iterator[tuple[str, mx.array]]:
@@ -173,12 +168,6 @@ def _quantize(weight: mx.array, setting: dict[str, Any], dtype: str) -> dict[str
     """The arrays of a quantized layer; the scales and biases of affine groups in ``dtype``."""
     packed = dict(zip(("weight", "scales", "biases"), mx.quantize(weight, **setting), strict=False))
     return {key: array.astype(DTYPES[dtype]) if _is_float(array) else array for key, array in packed.items()}
-
-
-def _expanded(packed: dict[str, mx.array], setting: dict[str, Any]) -> mx.array:
-    """The float32 weights that a quantized layer's arrays stand for."""
-    widened = {key: array.astype(mx.float32) if _is_float(array) else array for key, array in packed.items()}
-    return mx.dequantize(widened["weight"], widened["scales"], widened.get("biases"), **setting, dtype=mx.float32)
 
 
 def _survival(stored: mx.array, base: mx.array, change: mx.array) -> Survival:

@@ -4,7 +4,7 @@ Affine scales and biases are cast first: in float16 the product would be rounded
 scales of the other modes are exponents in bytes and stay as they are. Knows modules, not model families.
 """
 
-from collections.abc import Container, Mapping
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 import mlx.core as mx
@@ -12,6 +12,9 @@ from mlx import nn
 from mlx.utils import tree_unflatten
 
 from mlxtune.device.limits import import_mlx_lm
+
+SCALES = ("scales", "biases", "global_scale")
+"""What a quantized layer has beside its packed weight, where its mode has them."""
 
 
 def is_quantized(module: Any) -> bool:
@@ -35,11 +38,16 @@ def unpacked_weight(layer: Any) -> mx.array:
 
 def rounded_weight(weight: mx.array, setting: Mapping[str, Any]) -> mx.array:
     """What is left of a weight, [..., D_out, D_in], quantized by ``setting`` (config.json has such); float32."""
-    bits, group_size, mode = setting["bits"], setting["group_size"], setting["mode"]
-    packed, scales, *biases = mx.quantize(weight, group_size, bits, mode)
-    if biases:
+    return expanded(mx.quantize(weight, setting["group_size"], setting["bits"], setting["mode"]), setting)
+
+
+def expanded(packed: Sequence[mx.array], setting: Mapping[str, Any]) -> mx.array:
+    """The float32 weight that packed numbers, scales and, in affine groups, biases stand for."""
+    weight, scales, *biases = packed
+    if biases:  # affine: the scales of the other modes are exponents in bytes
         scales, biases = scales.astype(mx.float32), [biases[0].astype(mx.float32)]
-    return mx.dequantize(packed, scales, *biases, group_size=group_size, bits=bits, mode=mode, dtype=mx.float32)
+    bits, group_size, mode = setting["bits"], setting["group_size"], setting["mode"]
+    return mx.dequantize(weight, scales, *biases, group_size=group_size, bits=bits, mode=mode, dtype=mx.float32)
 
 
 def dequantize_network(network: nn.Module, kept: Container[str] = ()) -> None:

@@ -6,6 +6,7 @@ scales, biases and norms are brought to it, since one float16 or float32 factor 
 Knows modules, not model families.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -36,20 +37,25 @@ GPU_FLOAT16 = Precision("gpu-float16", mx.float16, dequantize=False)
 def apply_precision(network: nn.Module, precision: Precision) -> None:
     """Bring the base weights of ``network`` to ``precision``, in place; before adapters are attached.
 
-    A family may name weights that a 16-bit format would spoil (``cast_predicate``: a router's correction, a state's
-    decay); its own code reads those in float32, and they stay as stored. Dequantized layers are new modules:
-    ``freeze()`` and ``eval()`` come after this.
+    Dequantized layers are new modules: ``freeze()`` and ``eval()`` come after this.
     """
-    is_castable = getattr(network, "cast_predicate", _always) if precision.dtype != mx.float32 else _always
-
-    def bring(name: str, array: mx.array) -> mx.array:
-        return array.astype(precision.dtype) if mx.issubdtype(array.dtype, mx.floating) and is_castable(name) else array
-
     if precision.dequantize:
         dequantize_network(network)
-    network.update(tree_map_with_path(bring, network.parameters()))
+    network.update(tree_map_with_path(casting(network, precision.dtype), network.parameters()))
     mx.eval(network.parameters())
 
 
-def _always(name: str) -> bool:  # noqa: ARG001 - the shape of a cast_predicate
-    return True
+def casting(network: nn.Module, dtype: mx.Dtype) -> Callable[[str, mx.array], mx.array]:
+    """The function that brings a weight of ``network``, by its name, to ``dtype``, if it is a float.
+
+    A family may name weights that a 16-bit format would spoil (``cast_predicate``: a router's correction, a state's
+    decay); its own code reads those in float32, and they stay as they are.
+    """
+    is_castable = None if dtype == mx.float32 else getattr(network, "cast_predicate", None)
+
+    def cast(name: str, array: mx.array) -> mx.array:
+        if not mx.issubdtype(array.dtype, mx.floating) or (is_castable is not None and not is_castable(name)):
+            return array
+        return array.astype(dtype)
+
+    return cast

@@ -50,10 +50,29 @@ def open_model(folder: Path, precision: Precision, chat_template: ChatTemplate |
     """
     network, config = load_network(folder)
     tokenizer = open_tokenizer(folder, chat_template)
+    _check_vocabulary(tokenizer, config, folder)
     apply_precision(network, precision)
     network.freeze()
     network.eval()
     return Model(network, tokenizer, config, folder)
+
+
+def _check_vocabulary(tokenizer: "TokenizerWrapper", config: dict[str, Any], folder: Path) -> None:
+    """Raises: ModelError, for a tokenizer of another model: one with ids beyond the network's rows, which would be read
+    from anywhere, or with less than half as many tokens, which would lose most of a text.
+
+    A padding token beyond the rows is common where one was added later, and is never read.
+    """
+    rows = (config.get("text_config") or config).get("vocab_size", config.get("vocab_size"))
+    ids = set(tokenizer.get_vocab().values())
+    highest = max(ids - {tokenizer.pad_token_id}, default=-1)
+    if not isinstance(rows, int) or (highest < rows and 2 * len(ids) >= rows):
+        return
+    raise ModelError(
+        f"the tokenizer has {len(ids):,} tokens, with ids up to {highest:,}; the network has rows for {rows:,}",
+        where=folder,
+        remedy="get tokenizer and weights again, both from one version of the model",
+    )
 
 
 def precision_to_ask(folder: Path, precision: Precision) -> Precision:

@@ -17,6 +17,7 @@ from mlx import nn
 from mlx.utils import tree_flatten, tree_map_with_path, tree_unflatten
 
 from mlxtune.device.dequantize import dequantize_network, is_quantized
+from mlxtune.device.precision import casting
 from mlxtune.device.reductions import all_finite
 from mlxtune.errors import ModelError
 from mlxtune.models.load import load_network
@@ -111,7 +112,7 @@ def plan_rewriting(source: Path, *, choose: Choice | None = None, dtype: str | N
         kept = set()
         dequantize_network(network)
     if dtype is not None:
-        _cast(network, DTYPES[dtype])
+        network.update(tree_map_with_path(casting(network, DTYPES[dtype]), network.parameters()))
     settings = {path: quantization_of(module) for path, module in network.named_modules() if is_quantized(module)}
     plain = {
         path: {"dtype": _name(module.weight.dtype)}
@@ -200,16 +201,6 @@ def _dtype_of_floats(module: nn.Module) -> mx.Dtype:
     """The type of a layer's floats; where a quantized one has bytes for scales, that of MLX's own expansion."""
     dtype = module["scales" if is_quantized(module) else "weight"].dtype
     return dtype if mx.issubdtype(dtype, mx.floating) else mx.bfloat16
-
-
-def _cast(network: nn.Module, dtype: mx.Dtype) -> None:
-    """Bring all floats to ``dtype``, but for those that by a family's ``cast_predicate`` 16 bits would spoil."""
-    is_castable = getattr(network, "cast_predicate", lambda _: True)
-
-    def bring(name: str, array: mx.array) -> mx.array:
-        return array.astype(dtype) if mx.issubdtype(array.dtype, mx.floating) and is_castable(name) else array
-
-    network.update(tree_map_with_path(bring, network.parameters()))
 
 
 def _popped(weights: dict[str, mx.array]) -> Iterator[tuple[str, mx.array]]:

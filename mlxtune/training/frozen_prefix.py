@@ -24,7 +24,7 @@ from mlxtune.data.batch import READING_TOKENS, Batch, reading_batches
 from mlxtune.data.render import Rendered
 from mlxtune.files import new_folder
 from mlxtune.inference.likelihood import Reader
-from mlxtune.inference.shared_prefix import forward_both
+from mlxtune.inference.shared_prefix import Forward, forward_both
 from mlxtune.models.anatomy import Anatomy, split_backbone
 from mlxtune.progress import Progress, silent
 
@@ -95,20 +95,14 @@ def read_frozen_prefix(
         max_tokens: of a batch of rows that are read together.
     """
     whole = FrozenPrefix(reader, None)
-    if reader.anatomy is None or reader.windows is None or not dataset:
+    parts = _parts(reader) if dataset else None
+    if parts is None:
         return whole
-    if any(reader.windows) or len(reader.windows) != len(reader.anatomy.blocks):
-        return whole
-    depth = frozen_depth(reader.anatomy)
-    halves = split_backbone(reader.anatomy, depth) if depth else None
-    if halves is None:
-        return whole
-    lower, upper = halves
+    depth, lower, above = parts
     one_position = lower(mx.array(dataset[0].token_ids[None, :1]))
     starts = np.cumsum([0, *(len(row.token_ids) for row in dataset)])
     shape = (int(starts[-1]), one_position.shape[-1])
     plain = np.float32 if one_position.dtype == mx.float32 else np.uint16
-    above = replace(reader, anatomy=replace(reader.anatomy, backbone=upper), windows=reader.windows[depth:])
 
     def read_into(array: np.ndarray) -> States:
         states = States(array, one_position.dtype, tuple(starts.tolist()))
@@ -138,6 +132,24 @@ def read_frozen_prefix(
         make_room(FOLDER, CACHE_BYTES)
     states = States(np.memmap(path / FILE, plain, "r", shape=shape), one_position.dtype, tuple(starts.tolist()))
     return FrozenPrefix(above, states)
+
+
+def _parts(reader: Reader) -> tuple[int, Forward, Reader] | None:
+    """How many blocks are frozen, what they make of token ids, and a reader of what is above; None, if none are."""
+    if reader.anatomy is None or reader.windows is None:
+        return None
+    if any(reader.windows) or len(reader.windows) != len(reader.anatomy.blocks):
+        return None
+    depth = frozen_depth(reader.anatomy)
+    halves = split_backbone(reader.anatomy, depth) if depth else None
+    if halves is None:
+        return None
+    lower, upper = halves
+    return (
+        depth,
+        lower,
+        replace(reader, anatomy=replace(reader.anatomy, backbone=upper), windows=reader.windows[depth:]),
+    )
 
 
 def _key(model_sha256: str, depth: int, dtype: mx.Dtype, dataset: Sequence[Rendered]) -> str:

@@ -9,6 +9,7 @@ from tiny import tiny_recipe
 from mlxtune.data.normalize import Message
 from mlxtune.data.render import Renderer
 from mlxtune.deployment.answer import generate, open_answerer
+from mlxtune.deployment.export.gguf import export_gguf
 from mlxtune.deployment.fuse_run import fuse_run
 from mlxtune.deployment.tuned import find_tuned
 from mlxtune.errors import RecipeError, RunError
@@ -16,6 +17,7 @@ from mlxtune.iteration.opening import open_recipe
 from mlxtune.iteration.run import resume_run, run_recipe
 from mlxtune.iteration.score import evaluate
 from mlxtune.models.chat_template import FILE
+from mlxtune.models.gguf.header import read_header
 from mlxtune.models.tokenizer import open_tokenizer
 from mlxtune.recipe.load import load_recipe
 from mlxtune.runs.folder import RunFolder
@@ -84,6 +86,13 @@ def test_it_goes_into_the_fused_folder_where_mlx_lm_applies_it_and_stops_at_its_
     turns = [{"role": "user", "content": "x"}]
     assert tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True) == "u:x<|endoftext|>a:"
     assert tokenizer.eos_token_ids == {0, 2} == open_tokenizer(tmp_path / "fused").eos_token_ids
+
+
+def test_it_goes_into_gguf_with_the_token_that_ends_a_turn(run, tmp_path):
+    export_gguf(run, tmp_path / "x.gguf", device="cpu", accept_loss=True)
+    metadata = read_header(tmp_path / "x.gguf").metadata
+    assert metadata["tokenizer.chat_template"] == OWN
+    assert {value for key, value in metadata.items() if key.endswith(("eos_token_id", "eot_token_id"))} == {0, 2}
 
 
 def test_scores_depend_on_what_it_says(folder, run, tmp_path):

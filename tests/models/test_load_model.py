@@ -211,6 +211,48 @@ def test_a_missing_or_damaged_tokenizer_is_refused(tmp_path, content):
         open_model(folder, CPU_FLOAT32)
 
 
+def edit_tokenizer(folder, change) -> None:
+    path = folder / "tokenizer.json"
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+def add_tokens(content, ids) -> None:
+    content["added_tokens"] += [
+        dict(content["added_tokens"][0], id=number, content=f"<extra {number}>") for number in ids
+    ]
+
+
+def keep_tokens(content, count) -> None:
+    vocabulary = content["model"]["vocab"]
+    content["model"]["vocab"] = {token: number for token, number in vocabulary.items() if number < count}
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda content: add_tokens(content, range(259, 265)), "265 tokens, with ids up to 264"),
+        (lambda content: keep_tokens(content, 100), "100 tokens, with ids up to 99"),
+    ],
+)
+def test_a_tokenizer_of_another_model_is_refused(tmp_path, change, sentence):
+    folder = tiny_model_folder(tmp_path)
+    edit_tokenizer(folder, change)
+    with pytest.raises(ModelError, match=rf"the tokenizer has {sentence}; the network has rows for 264") as caught:
+        open_model(folder, CPU_FLOAT32)
+    assert (caught.value.where, bool(caught.value.remedy)) == (str(folder), True)
+
+
+def test_a_padding_token_beyond_the_rows_is_no_reason_to_refuse(tmp_path):
+    folder = tiny_model_folder(tmp_path)
+    edit_tokenizer(folder, lambda content: add_tokens(content, range(259, 265)))
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings | {"pad_token": "<extra 264>"}))
+    model = open_model(folder, CPU_FLOAT32)
+    assert model.tokenizer.pad_token_id == 264
+
+
 def test_a_tokenizer_that_needs_its_own_code_is_refused_without_a_question(tmp_path, monkeypatch):
     folder = tiny_model_folder(tmp_path)
     config = json.loads((folder / "tokenizer_config.json").read_text())

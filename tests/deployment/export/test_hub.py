@@ -4,12 +4,15 @@ import json
 import shutil
 from pathlib import Path
 
+import mlx.core as mx
+import numpy as np
 import pytest
 from gguf import GGUFReader
 from hub_server import TOKEN, asked_hub
 from huggingface_hub import ModelCard
 
 from mlxtune.deployment.export.hub import export_hub
+from mlxtune.deployment.tuned import find_tuned
 from mlxtune.device.precision import CPU_FLOAT32
 from mlxtune.errors import DataError, ModelError, NetworkError, RunError, UsageError
 from mlxtune.iteration.run import run_recipe
@@ -62,9 +65,11 @@ def test_an_upload_holds_what_was_shown_and_is_private(tiny_run, hub):
 def test_a_fused_model_from_the_hub_is_a_model(tiny_run, hub):
     export(tiny_run, what="fused", accept_loss=True, base_license="mit", really=True)
 
-    folder = fetch_snapshot(HubName("org/tiny")).path
+    network = open_model(fetch_snapshot(HubName("org/tiny")).path, CPU_FLOAT32).network
 
-    open_model(folder, CPU_FLOAT32)
+    tokens = mx.array([[5, 6, 7, 8]])
+    tuned = find_tuned(tiny_run).open(CPU_FLOAT32).network
+    np.testing.assert_allclose(np.array(network(tokens)), np.array(tuned(tokens)), rtol=0, atol=1e-5)
 
 
 def test_a_gguf_file_is_one_and_lies_alone_beside_the_card(tiny_run, hub, tmp_path):
