@@ -83,16 +83,18 @@ def write_model(folder: Path, shape: Shape, dtype: mx.Dtype) -> Path:
     (folder / "config.json").write_text(json.dumps(config, indent=1))
     weights = dict(tree_flatten(network.parameters()))
     mx.save_safetensors(str(folder / "model.safetensors"), weights, metadata={"format": "mlx"})
-    write_byte_tokenizer(folder)
+    write_byte_tokenizer(folder, shape.vocab_size)
     return folder
 
 
-def write_byte_tokenizer(folder: Path) -> None:
-    """A tokenizer without merges, whose 257 tokens are END and the bytes."""
+def write_byte_tokenizer(folder: Path, size: int) -> None:
+    """A tokenizer of ``size`` tokens without merges: END, the bytes, and tokens that no text comes to."""
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    backend = Tokenizer(models.BPE(vocab={token: i for i, token in enumerate([END, *alphabet])}, merges=[]))
+    tokens = [END, *alphabet]
+    tokens += [f"<unused {i}>" for i in range(len(tokens), size)]
+    backend = Tokenizer(models.BPE(vocab={token: i for i, token in enumerate(tokens)}, merges=[]))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
     backend.add_special_tokens([AddedToken(END, special=True)])

@@ -12,10 +12,8 @@ from reference.awkward import TEXTS
 from sentencepiece import sentencepiece_model_pb2
 from tiny import tiny_model_folder
 
-from mlxtune.device.precision import CPU_FLOAT32
 from mlxtune.errors import ModelError
 from mlxtune.models.gguf.tokenizer import write_gguf_tokenizer
-from mlxtune.models.load import open_model
 from mlxtune.models.sentencepiece_tokenizer import read_sentencepiece, sentencepiece_tokenizer
 from mlxtune.models.tokenizer import open_tokenizer
 
@@ -120,7 +118,7 @@ def test_a_folder_with_a_tokenizer_model_alone_opens(folder, models):
 
 
 def test_text_that_streams_out_token_by_token_is_the_whole(folder):
-    tokenizer = open_model(folder, CPU_FLOAT32).tokenizer
+    tokenizer = open_tokenizer(folder)
     for text in ("hello  world", "\u65e5\u672c\u8a9e \U0001f642 caf\u00e9", "a\n\tb"):
         detokenizer = tokenizer.detokenizer
         detokenizer.reset()
