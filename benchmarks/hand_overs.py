@@ -45,24 +45,25 @@ def measure_forms(run: Path, device: str, folder: Path) -> Iterator[dict[str, An
     import mlx.core as mx
     import numpy as np
 
-    from mlxtune.data.normalize import read_examples
+    from mlxtune.data.source import stream_of
     from mlxtune.deployment.export.gguf import export_gguf
     from mlxtune.deployment.fuse_run import fuse_run
     from mlxtune.deployment.tuned import find_tuned
     from mlxtune.device.choose import open_device
     from mlxtune.evaluation.fidelity import compare, read_distributions
     from mlxtune.inference.likelihood import make_reader
-    from mlxtune.iteration.opening import held_out, render_split
+    from mlxtune.iteration.opening import held_out, render_split, source_of
     from mlxtune.recipe.load import load_recipe
 
     precision = open_device(device).precision
     tuned = find_tuned(run)
     recipe = load_recipe(run / "recipe.resolved.json").recipe
-    path = held_out(recipe)[1]
-    if path is None:
+    split = held_out(recipe)
+    if split is None:
         raise click.ClickException("the run's recipe names no held-out rows")
+    source = source_of(recipe.data, split)
     model = tuned.open(precision)
-    rows = render_split(recipe.data, read_examples(path, recipe.data.format), model, path).rows
+    rows = render_split(recipe.data, stream_of(source), model, source.path).rows
     tokens = [mx.array(row.token_ids)[None] for row in rows[:ROWS]]
     reference, logits = read_distributions(make_reader(model.network), rows), [model.network(ids) for ids in tokens]
     mx.eval(logits)

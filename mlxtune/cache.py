@@ -1,7 +1,7 @@
 """Where mlxtune keeps what it can make or fetch again: models, token ids, base scores, frozen blocks' states and more.
 
 The folder is the owner's alone. An entry is a folder or file whose name holds the hash of all that it was made from,
-so that nothing in it is ever stale; what made it knows the rest.
+so that nothing in it is ever stale; what made it knows the rest. Here it is known what each kind tells of its owner.
 """
 
 import os
@@ -15,6 +15,33 @@ from mlxtune.errors import DeviceError
 CACHE = "MLXTUNE_CACHE"
 
 
+@dataclass(frozen=True)
+class Kind:
+    """What the entries of one folder are."""
+
+    what: str
+    is_private: bool
+    """Whether they hold the user's rows, or what can be read back from them."""
+
+
+KINDS = {
+    "blas": Kind("a faster BLAS for the CPU", is_private=False),
+    "frozen_states": Kind("what a model's lower blocks made of your rows", is_private=True),
+    "listings": Kind("which files data sets of the hub have", is_private=False),
+    "models": Kind("models, fetched or converted", is_private=False),
+    "scores": Kind("scores of models without adapter, with their answers to your rows", is_private=True),
+    "scratch": Kind("your rows' words while they are compared", is_private=True),
+    "tokens": Kind("your rows as token ids, which can be turned back into their text", is_private=True),
+}
+UNKNOWN = Kind("of another version of mlxtune", is_private=True)
+"""What is not known might hold anything."""
+
+
+def kind_of(name: str) -> Kind:
+    """What is kept in the folder of this name."""
+    return KINDS.get(name, UNKNOWN)
+
+
 def cache_folder(*parts: str) -> Path:
     """The cache's folder, or one below it; absolute, and made, with mode 0700, if it is not there.
 
@@ -24,10 +51,11 @@ def cache_folder(*parts: str) -> Path:
     Raises: DeviceError, if the folder cannot be made.
     """
     try:
-        root = _root()
-        root.mkdir(parents=True, exist_ok=True, mode=0o700)
-        folder = root.joinpath(*parts)
+        folder = _root()
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for part in parts:  # one by one: those between would be open to others, and the root may be a folder that is
+            folder /= part
+            folder.mkdir(exist_ok=True, mode=0o700)
     except (OSError, RuntimeError) as error:  # RuntimeError: the user has no home
         is_system = isinstance(error, OSError)
         raise DeviceError(
@@ -47,6 +75,10 @@ class Entry:
     size_bytes: int
     modified: float
     """Seconds since 1970."""
+
+    @property
+    def is_private(self) -> bool:
+        return kind_of(self.kind).is_private
 
 
 def entries(kind: str | None = None) -> list[Entry]:

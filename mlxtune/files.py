@@ -1,7 +1,9 @@
 """Files that are whole or absent: atomic writes, durable flushes, hashes.
 
 Whatever appears under its final name was written beside it, flushed to the medium and renamed. The price is one
-flush a file, which on macOS means F_FULLFSYNC, since fsync there stops at the drive's cache.
+flush a file, which on macOS means F_FULLFSYNC, since fsync there stops at the drive's cache. All of it is its owner's
+alone, from the first byte on and whatever the umask says: rows are private, and a tuned model holds what it was
+taught. Whoever wants to share a result says so to the system (``chmod``).
 """
 
 import contextlib
@@ -12,7 +14,7 @@ import re
 import secrets
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,8 @@ from mlxtune.errors import DeviceError, OutputExistsError, UsageError
 
 PART = re.compile(r"\..+\.[0-9a-f]{8}(\.old)?")
 """The hidden names of what is being written, and of what it is to replace."""
+OWN, SHARED = 0o600, 0o666
+"""Modes of new files: the owner's alone; or as the umask lets them be, for folders that others read too."""
 
 
 @contextlib.contextmanager
@@ -54,36 +58,46 @@ def flush_path(path: Path) -> None:
         os.close(descriptor)
 
 
-def write_bytes(path: Path, content: bytes) -> None:
+def write_bytes(path: Path, content: bytes, *, mode: int = OWN) -> None:
     """Write ``path`` whole or not at all."""
-    write_together({path: content})
+    write_together({path: content}, mode=mode)
 
 
-def write_together(contents: Mapping[Path, bytes]) -> None:
-    """Write files that belong together: each whole, and none has its name before all are on the medium.
-
-    What fails before that leaves all of them as they were. Then they are renamed, one right after the other: a process
-    that is killed in between leaves some new and some old.
-    """
-    parts = {path: path.with_name(f".{path.name}.{secrets.token_hex(4)}") for path in contents}
-    try:
+def write_together(contents: Mapping[Path, bytes], *, mode: int = OWN) -> None:
+    """Write files that belong together, as `new_files` does."""
+    with new_files(contents, mode=mode) as parts:
         for path, content in contents.items():
-            with naming(path), parts[path].open("wb") as file:
-                file.write(content)
-                file.flush()
-                flush(file.fileno())
+            with naming(path):
+                parts[path].write_bytes(content)
+
+
+@contextlib.contextmanager
+def new_files(paths: Iterable[Path], *, mode: int = OWN) -> Iterator[dict[Path, Path]]:
+    """Files that belong together, in folders that are there: none has its name before all are on the medium.
+
+    The block gets a hidden sibling of each, empty, and writes it. What fails before its end, or before all are flushed,
+    leaves all as they were. Then they are renamed, one right after the other: a process that is killed in
+    between leaves some new and some old.
+    """
+    parts = {path: path.with_name(f".{path.name}.{secrets.token_hex(4)}") for path in paths}
+    try:
+        for part in parts.values():
+            part.touch(mode, exist_ok=False)
+        yield parts
+        for part in parts.values():
+            flush_path(part)
         for path, part in parts.items():
             part.replace(path)
-        for folder in {path.parent for path in contents}:
+        for folder in {path.parent for path in parts}:
             flush_path(folder)
     finally:
         for part in parts.values():
             part.unlink(missing_ok=True)
 
 
-def write_text(path: Path, text: str) -> None:
+def write_text(path: Path, text: str, *, mode: int = OWN) -> None:
     """Write ``path`` as UTF-8, whole or not at all."""
-    write_bytes(path, text.encode("utf-8"))
+    write_bytes(path, text.encode("utf-8"), mode=mode)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -113,7 +127,7 @@ def check_new_file(path: Path, *, force: bool = False) -> None:
 def new_file(path: Path, *, force: bool = False) -> Iterator[Path]:
     """A file that appears under ``path`` only when the block has ended well; its folder is made where it is missing.
 
-    The block gets the name of a hidden sibling to write.
+    The block gets a hidden sibling to write, empty and its owner's alone (mode 0600).
 
     Raises: OutputExistsError, if ``path`` exists and ``force`` is not set, before the block runs or after it; also if
         it is a folder.
@@ -123,6 +137,7 @@ def new_file(path: Path, *, force: bool = False) -> Iterator[Path]:
     part = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         with naming(part):
+            part.touch(OWN, exist_ok=False)
             yield part
         flush_path(part)
         check_new_file(path, force=force)

@@ -5,6 +5,7 @@ last. Both are refused here, since each would be met much later as a wrong value
 """
 
 import json
+import sys
 from typing import Any, NoReturn
 
 
@@ -12,17 +13,21 @@ def parse_json(text: str | bytes) -> Any:
     """The value that ``text`` says; bytes are UTF-8.
 
     Raises: ValueError, with a sentence for the user, if it is not UTF-8 or not JSON (RFC 8259), nested too deeply, or
-        has an object with a key twice.
+        has an object with a key twice or a number of thousands of digits.
     """
     try:
         string = text.decode("utf-8") if isinstance(text, bytes) else text
-        return json.loads(string, parse_constant=_refuse_constant, object_pairs_hook=_object)
+        return STRICT.decode(string)
     except UnicodeDecodeError as error:
         byte = error.object[error.start]
         raise ValueError(f"not UTF-8: byte 0x{byte:02x} at position {error.start + 1}") from error
     except json.JSONDecodeError as error:
         line = f"line {error.lineno}, " if error.lineno > 1 else ""
         raise ValueError(f"not JSON: {error.msg} at {line}column {error.colno}") from error
+    except ValueError as error:
+        if sys.get_int_max_str_digits() and "integer string conversion" in str(error):
+            raise ValueError(f"a number has more than {sys.get_int_max_str_digits():,} digits") from error
+        raise
     except RecursionError as error:
         raise ValueError("not JSON that can be read: nested too deeply") from error
 
@@ -48,3 +53,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         twice = next(key for key, _ in pairs if key in seen or seen.add(key))
         raise ValueError(f"the key {twice!r} stands twice in one object")
     return value
+
+
+STRICT = json.JSONDecoder(parse_constant=_refuse_constant, object_pairs_hook=_object)
+"""Decodes a text as `parse_json` does; what it raises is json's own, or a ValueError with a sentence."""

@@ -1,9 +1,9 @@
 """The only way out of the machine: a wheel from the user's own package index, and files from the hub and to it.
 
-Nothing else in the package opens a connection. ``--offline`` (or ``MLXTUNE_OFFLINE=1``) closes this way too, with an
-error that says what was wanted, and has the hub's own libraries refuse to connect; what is cached is never asked for
-again. The command line keeps the hub closed to mlx_lm and transformers at all times: it is open inside `open_hub`
-alone, which models/hub_files.py and hub_upload.py use, and there without telemetry.
+Nothing else in the package opens a connection. Where the network is off (``--offline``, ``MLXTUNE_OFFLINE=1``, or a
+recipe's ``offline: true``) this way is closed too, with an error that says what was wanted; offline.py puts up a guard
+besides, for whatever else might try. What is cached is never asked for again. The command line keeps the hub closed to
+mlx_lm and transformers at all times: it is open inside `open_hub` alone, and there without telemetry.
 """
 
 import contextlib
@@ -28,6 +28,8 @@ CLOSED_BY_US = "_MLXTUNE_CLOSED_HUB"
 """Set beside ``HUB_OFFLINE`` by `close_hub`, for child processes too: the user did not forbid the hub, we closed it."""
 
 NOT_HERE = "is not on this machine"
+GO_ONLINE = f"run once without --offline, {OFFLINE} and the recipe's offline: true"
+"""What to do where the network is off and needed."""
 
 _hub_is_open = threading.Lock()
 
@@ -101,10 +103,7 @@ def _is_hub_forbidden() -> bool:
 def require_online(what: str, *, need: str = NOT_HERE) -> None:
     """Raise NetworkError, naming ``what`` was to be fetched, if the network is forbidden."""
     if is_offline():
-        raise NetworkError(
-            f"{what} {need}, and the network is off",
-            remedy=f"run once without --offline (or {OFFLINE})",
-        )
+        raise NetworkError(f"{what} {need}, and the network is off", remedy=GO_ONLINE)
 
 
 def download_wheel(

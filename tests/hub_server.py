@@ -32,7 +32,10 @@ LARGE = 20_000  # bytes; the real hub keeps larger files than 10 MB apart
 
 @dataclass
 class Repository:
-    """One repository; ``commits`` holds the files of each, ``branches`` where each branch and tag is."""
+    """One repository, a data set where its name begins with ``datasets/``.
+
+    ``commits`` holds the files of each, ``branches`` where each branch and tag is.
+    """
 
     commits: dict[str, dict[str, bytes]]
     branches: dict[str, str]
@@ -74,8 +77,8 @@ class Hub:
         """What a listing says of large files instead of the truth."""
         self.url = self.store_url = ""
 
-    def add(self, name: str, folder: Path | dict[str, bytes], **settings: Any) -> str:
-        """Add a repository, or a commit to its main branch; returns the commit."""
+    def add(self, name: str, folder: Path | dict[str, bytes], *, branch: str = "main", **settings: Any) -> str:
+        """Add a repository, or a commit to a branch of it, main if no ``branch`` is named; returns the commit."""
         files = folder
         if isinstance(folder, Path):
             files = {
@@ -85,7 +88,7 @@ class Hub:
         commit = hashlib.sha1(json.dumps(digests).encode()).hexdigest()  # noqa: S324 - git's
         repository = self.repositories.setdefault(name, Repository({}, {}))
         repository.commits[commit] = files
-        repository.branches["main"] = commit
+        repository.branches[branch] = commit
         for key, value in settings.items():
             setattr(repository, key, value)
         return commit
@@ -165,8 +168,8 @@ class HubHandler(Handler):
 
     def respond(self) -> None:
         path = unquote(urlsplit(self.path).path)
-        api = re.fullmatch(r"/api/models/([^/]+/[^/]+)/revision/(.+)", path)
-        file = re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path)
+        api = re.fullmatch(r"/api/(?:models/)?((?:datasets/)?[^/]+/[^/]+)/revision/(.+)", path)
+        file = re.fullmatch(r"/((?:datasets/)?[^/]+/[^/]+)/resolve/([^/]+)/(.+)", path)
         found = api or file
         repository = self.hub.repositories.get(found[1]) if found else None
         if found is None or repository is None or (repository.private and not self.has_token()):
@@ -265,6 +268,7 @@ class HubHandler(Handler):
                 entry["lfs"] |= {key: value for key, value in self.hub.listed.items() if key == "sha256"}
                 entry |= {key: value for key, value in self.hub.listed.items() if key == "size"}
             siblings.append(entry)
+        name = name.removeprefix("datasets/")
         info = {"id": name, "modelId": name, "sha": commit, "siblings": siblings, "tags": ["license:apache-2.0"]}
         self.answer_json({**info, "private": repository.private})
 

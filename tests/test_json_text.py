@@ -47,3 +47,8 @@ def test_what_the_standard_forbids_is_refused_with_its_place(text, said):
 def test_a_value_has_a_kind_in_words(value, words):
     assert name_of_type(value) == words
     assert name_of_type(None) == "null"
+
+
+def test_a_number_of_thousands_of_digits_is_refused_with_a_sentence():
+    with pytest.raises(ValueError, match="a number has more than 4,300 digits"):
+        parse_json("[" + "9" * 5000 + "]")

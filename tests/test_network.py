@@ -17,6 +17,7 @@ from mlxtune.device.limits import import_mlx_lm
 from mlxtune.errors import NetworkError
 from mlxtune.files import sha256_of
 from mlxtune.network import CLOSED_BY_US, close_hub, download_wheel, is_offline, open_hub
+from mlxtune.offline import OBEYED
 
 WHEEL = "mlxtune_test_payload-1.0-py3-none-any.whl"
 
@@ -95,6 +96,8 @@ def let_the_hub_be_used(monkeypatch) -> None:
 
 def test_offline_holds_for_the_libraries_below_too_from_python_as_from_the_command_line(monkeypatch):
     let_the_hub_be_used(monkeypatch)
+    for name in OBEYED:  # to be put back after the test
+        monkeypatch.setenv(name, "0")
     monkeypatch.setenv("MLXTUNE_OFFLINE", "1")
     import_mlx_lm()
     with pytest.raises(OfflineModeIsEnabled):
@@ -148,6 +151,7 @@ def test_nothing_else_imports_what_connects():
             if any(name.split(".")[0] in CONNECTS | {"huggingface_hub"} or name == "urllib.request" for name in names):
                 found.setdefault(path.relative_to(package).as_posix(), set()).update(names)
 
+    assert found.pop("offline.py") == {"socket"}  # to stop sockets, of which it opens none
     assert found.keys() == {"network.py", "models/hub.py", "models/hub_files.py", "models/hub_upload.py"}
     # What hub.py asks is the cache alone.
     assert {name for name in found["models/hub.py"] if name.startswith("huggingface_hub")} == {

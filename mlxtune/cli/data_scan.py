@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mlxtune.cli.offline import obey_offline
 from mlxtune.cli.output import Output, output_options
-from mlxtune.cli.recipe_or_file import holds_rows
+from mlxtune.cli.recipe_or_file import place_of_rows
+from mlxtune.synced import warning_of_synced
 
 if TYPE_CHECKING:
     from mlxtune.data.scan import ScanReport
@@ -15,7 +17,6 @@ if TYPE_CHECKING:
 FOUND = 3
 """The exit code where something was found."""
 SHOWN = 20
-TEXTS = (".txt", ".md", ".csv", ".tsv")
 
 
 def scan_options(function: Any) -> Any:
@@ -63,24 +64,58 @@ def command(
     from mlxtune.data.scan import scan_file, scan_files
 
     settings = scan_settings(regions, terms) | {"redact": redact, "force": force, "progress": output.progress}
-    path = Path(recipe_or_file).expanduser()
-    if path.suffix.lower() in TEXTS or holds_rows(path.absolute()):
-        report = scan_file(path, **settings)
+    place = place_of_rows(recipe_or_file)
+    if place is not None and not is_several(place):
+        report = scan_file(Path(recipe_or_file).expanduser(), **settings)
     else:
-        report = scan_files(data_files(recipe_or_file), **settings)
+        report = scan_files(data_files(recipe_or_file) if place is None else files_at(place), **settings)
     output.show(document(report), describe(report))
+    if redact is not None and (warning := warning_of_synced(redact)):
+        output.note(warning)
     if report.total:
         context.exit(FOUND)
 
 
+def is_several(place: str) -> bool:
+    """Whether a place of rows is more than a file: a folder, or on the hub."""
+    from mlxtune.data.reading.locations import is_remote
+
+    return is_remote(place) or Path(place).is_dir()
+
+
+def files_at(place: str) -> dict[str, Path]:
+    """The files of every split that a folder or a data set of the hub has."""
+    from mlxtune.data.source import find_source
+    from mlxtune.errors import DataError
+
+    found: dict[Path, str] = {}
+    refusals = []
+    for split in ("train", "valid", "test"):
+        try:
+            paths = find_source([(place, 1.0)], split).paths
+        except DataError as error:  # it may have no such split
+            refusals.append(error)
+            continue
+        for number, path in enumerate(paths, start=1):
+            found.setdefault(path, f"{split}-{number}")
+    if not found:
+        raise refusals[0]
+    return {name: path for path, name in found.items()}
+
+
 def data_files(recipe: str) -> dict[str, Path]:
-    """The files of a recipe's splits."""
+    """The files of a recipe's splits, by the split's name, and a number where it has several."""
+    from mlxtune.iteration.opening import source_of, splits_of
     from mlxtune.recipe.load import load_recipe
 
     loaded = load_recipe(recipe)
+    obey_offline(loaded.recipe)
     loaded.check_files()
-    splits = {split: getattr(loaded.recipe.data, split) for split in ("train", "valid", "test")}
-    return {split: path for split, path in splits.items() if path is not None}
+    files = {}
+    for split in splits_of(loaded.recipe.data):
+        paths = source_of(loaded.recipe.data, split).paths
+        files |= {split if len(paths) == 1 else f"{split}-{number}": path for number, path in enumerate(paths, 1)}
+    return files
 
 
 def document(report: "ScanReport") -> dict[str, Any]:

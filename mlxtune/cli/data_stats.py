@@ -1,4 +1,4 @@
-"""``mlxtune data stats``: lengths, targets, repeats and padding, as training will meet them."""
+"""``mlxtune data stats``: what rows say and how long they are, counted as training will meet them."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
@@ -11,19 +11,19 @@ from mlxtune.cli.output import Output, output_options
 from mlxtune.cli.recipe_or_file import recipe_of
 
 if TYPE_CHECKING:
-    from rich.console import Group
-    from rich.table import Table
-
-    from mlxtune.data.stats import Bin, Reading, Repeat, SplitStats
+    from mlxtune.data.likeness.alike import Alike
+    from mlxtune.data.likeness.repeats import Repeat
+    from mlxtune.data.stats import Bin, Reading, SplitStats
+    from mlxtune.data.store.census import Stream
+    from mlxtune.data.survey.classes import Classes
+    from mlxtune.data.survey.scripts import Written
     from mlxtune.device.choose import Device
     from mlxtune.recipe.schema import Recipe
 
-SHOWN = 5
-"""Rows that a person is told of for each thing that is wrong; a program is told of as many as an error names."""
-BAR = 20
-
 Overlaps = Mapping[tuple[str, str], "Sequence[Repeat]"]
 """Rows of one split that an earlier split has too, by the names of both."""
+AlikeRows = Mapping[tuple[str, str], "Sequence[Alike]"]
+"""Rows of one split that are like an earlier row, by the name of their split and that of the earlier one."""
 
 
 @click.command("stats")
@@ -31,44 +31,69 @@ Overlaps = Mapping[tuple[str, str], "Sequence[Repeat]"]
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 @output_options
 def command(recipe_or_file: str, overrides: tuple[str, ...], output: Output) -> None:
-    """Count rows, tokens, targets, repeats and padding in a recipe's data, or in FILE as the default model reads it.
+    """Count rows, tokens, targets, repeats, classes and odd characters in a recipe's data, or in FILE as the default
+    model reads it; and what an epoch takes.
 
     KEY=VALUE changes a key of the recipe; for a FILE, of a recipe that has nothing but defaults.
     """
-    from mlxtune.data.normalize import read_examples
-    from mlxtune.data.stats import describe, find_repeats
+    from mlxtune.cli.data_stats_view import draw
+    from mlxtune.data.likeness.alike import find_alike
+    from mlxtune.data.likeness.duplicates import RowIndex
+    from mlxtune.data.likeness.repeats import find_repeats
+    from mlxtune.data.stats import describe
     from mlxtune.device.choose import open_device
-    from mlxtune.iteration.opening import SPLITS, find_recipe_model
+    from mlxtune.iteration.opening import find_recipe_model
     from mlxtune.models.tokenizer import open_tokenizer
 
     recipe = recipe_of(recipe_or_file, overrides)
     data, chosen = recipe.data, open_device(output.device)
-    paths = {split: getattr(data, split) for split in SPLITS if getattr(data, split) is not None}
-    examples = {split: read_examples(path, data.format) for split, path in paths.items()}  # before any download
+    streams = open_streams(recipe, output)  # before a model is fetched
     folder = find_recipe_model(recipe, progress=output.progress).path
     tokenizer = open_tokenizer(folder, data.chat_template)
-    splits = {
-        split: describe(
-            examples[split],
-            tokenizer,
-            path=path,
-            train_on=data.train_on,
-            max_seq_length=data.max_seq_length,
-            overflow=data.overflow,
-            tokenizer_folder=folder,
-            progress=output.progress,
-        )
-        for split, path in paths.items()
-    }
+    names = list(streams)
+    with RowIndex() as index:
+        splits = {
+            split: describe(
+                stream,
+                tokenizer,
+                path=path,
+                train_on=data.train_on,
+                max_seq_length=data.max_seq_length,
+                overflow=data.overflow,
+                tokenizer_folder=folder,
+                index=index,
+                split=number,
+                progress=output.progress,
+            )
+            for number, (split, (path, stream)) in enumerate(streams.items())
+        }
+        index.finish()
+        alike = {
+            (names[split], names[earlier]): found
+            for (split, earlier), found in find_alike(index, output.progress).items()
+        }
     overlaps = {
         (split, earlier): found
-        for number, split in enumerate(paths)
-        for earlier in list(paths)[:number]
-        if (found := find_repeats(examples[split], examples[earlier]))
+        for number, split in enumerate(splits)
+        for earlier in list(splits)[:number]
+        if (found := find_repeats(splits[split].survey.fingerprints, splits[earlier].survey.fingerprints))
     }
     epoch = read_first_epoch(recipe, folder, splits["train"], chosen)
-    told = {"recipe_or_file": recipe_or_file, **document(recipe, splits, overlaps, epoch)}
-    output.show(told, draw(recipe_or_file, recipe, splits, overlaps, epoch))
+    told = {"recipe_or_file": recipe_or_file, **document(recipe, splits, overlaps, alike, epoch)}
+    output.show(told, draw(recipe_or_file, recipe, splits, overlaps, alike, epoch))
+
+
+def open_streams(recipe: "Recipe", output: Output) -> "dict[str, tuple[Path, Stream]]":
+    """Of each split that the recipe has, what to call it, and its rows, whose beginning is good."""
+    from mlxtune.data.dataset import check_beginning
+    from mlxtune.data.source import stream_of
+    from mlxtune.iteration.opening import source_of, splits_of
+
+    sources = {split: source_of(recipe.data, split, progress=output.progress) for split in splits_of(recipe.data)}
+    streams = {split: (source.path, stream_of(source)) for split, source in sources.items()}
+    for path, stream in streams.values():
+        check_beginning(stream, path, pairs=True)
+    return streams
 
 
 def read_first_epoch(recipe: "Recipe", folder: Path, train: "SplitStats", device: "Device") -> "Reading":
@@ -81,15 +106,18 @@ def read_first_epoch(recipe: "Recipe", folder: Path, train: "SplitStats", device
     from mlxtune.iteration.opening import make_order
     from mlxtune.iteration.steps import shape_multiple
     from mlxtune.models.load import load_network
+    from mlxtune.training.state import PART_POSITIONS
 
     share_prefix = layer_windows(load_network(folder)[0]) is not None
     rows = train.dataset.rows
     order = make_order(recipe, rows, share_prefix=share_prefix)
-    return read_epoch(rows, order, share_prefix=share_prefix, multiple=shape_multiple(device))
+    return read_epoch(
+        rows, order, part_positions=PART_POSITIONS, share_prefix=share_prefix, multiple=shape_multiple(device)
+    )
 
 
 def document(
-    recipe: "Recipe", splits: "Mapping[str, SplitStats]", overlaps: Overlaps, epoch: "Reading"
+    recipe: "Recipe", splits: "Mapping[str, SplitStats]", overlaps: Overlaps, alike: AlikeRows, epoch: "Reading"
 ) -> dict[str, Any]:
     """As JSON; the training rows' counts stand at the top too."""
     report = splits["train"].dataset.report
@@ -98,10 +126,17 @@ def document(
     return {
         "model": recipe.model.source,
         **{name: getattr(report, name) for name in counts},
-        "splits": {split: split_document(stats, bins[split]) for split, stats in splits.items()},
+        "splits": {
+            split: split_document(stats, bins[split], alike.get((split, split), ())) for split, stats in splits.items()
+        },
         "overlaps": [
             {"split": split, "with": earlier, "rows": len(found), "findings": findings(map(said, found))}
             for (split, earlier), found in overlaps.items()
+        ],
+        "near_overlaps": [
+            {"split": split, "with": earlier, "rows": len(found), "findings": findings(map(said_alike, found))}
+            for (split, earlier), found in alike.items()
+            if split != earlier
         ],
         "epoch": {
             "tokens": report.tokens,
@@ -122,11 +157,12 @@ def histograms(splits: "Mapping[str, SplitStats]") -> "dict[str, tuple[Bin, ...]
     return {split: histogram(stats.dataset.rows, bins) for split, stats in splits.items()}
 
 
-def split_document(stats: "SplitStats", bins: "Sequence[Bin]") -> dict[str, Any]:
+def split_document(stats: "SplitStats", bins: "Sequence[Bin]", alike: "Sequence[Alike]") -> dict[str, Any]:
     """One split as JSON: counts, and the first of the rows that are to be named."""
     report = stats.dataset.report
     return {
-        "file": stats.path,
+        "file": stats.dataset.stream.files[0].name,
+        "files": [asdict(file) for file in report.files],
         "format": report.format,
         "rows_read": report.rows_read,
         "rows": report.rows,
@@ -148,6 +184,37 @@ def split_document(stats: "SplitStats", bins: "Sequence[Bin]") -> dict[str, Any]
             "findings": findings((where, "cut or split") for where in report.truncated),
         },
         "repeats": {"rows": len(stats.repeats), "findings": findings(map(said, stats.repeats))},
+        "near_repeats": {"rows": len(alike), "findings": findings(map(said_alike, alike))},
+        "classes": None if stats.survey.classes is None else classes_document(stats.survey.classes),
+        "letter_shares": dict(stats.survey.writing.letter_shares),
+        "scripts": [written_document(written) for written in stats.survey.writing.scripts],
+        "languages": [written_document(written) for written in stats.survey.writing.languages],
+        "oddities": [
+            {
+                "kind": oddity.kind,
+                "meaning": oddity.meaning,
+                "rows": oddity.rows,
+                "count": oddity.count,
+                "findings": findings((place.where, place.what) for place in oddity.places),
+            }
+            for oddity in stats.survey.oddities
+        ],
+    }
+
+
+def written_document(written: "Written") -> dict[str, Any]:
+    """A script or a language as JSON, with the first rows in it."""
+    places = findings((where, f"written in {written.name}") for where in written.places)
+    return {"name": written.name, "rows": written.rows, "findings": places}
+
+
+def classes_document(classes: "Classes") -> dict[str, Any]:
+    """Classes as JSON, the most frequent first."""
+    return {
+        "count": len(classes.counts),
+        "rows": classes.rows,
+        "most_share": classes.most_share,
+        "counts": [{"class": name, "rows": rows} for name, rows in classes.counts],
     }
 
 
@@ -166,80 +233,7 @@ def said(row: "Repeat") -> tuple[str, str]:
     return row.where, f"says what {row.repeats} says"
 
 
-def draw(
-    title: str, recipe: "Recipe", splits: "Mapping[str, SplitStats]", overlaps: Overlaps, epoch: "Reading"
-) -> "Group":
-    """What a person reads: counts, a histogram, an epoch, and what to look at."""
-    from rich.console import Group
-
-    report = splits["train"].dataset.report
-    batches = "1 batch" if epoch.batches == 1 else f"{epoch.batches:,} batches"
-    saved = f"{epoch.prefix_saved_share:.0%} of the tokens are beginnings that rows share and are read once"
-    return Group(
-        f"{title}, as {recipe.model.source} reads it",
-        counts_table(splits),
-        lengths_table(splits),
-        f"an epoch  {report.tokens:,} tokens, {report.target_tokens:,} targets, {batches}",
-        f"saved     {saved}; {epoch.padding_share:.1%} of what is read is padding",
-        *notes(recipe, splits, overlaps),
-    )
-
-
-def counts_table(splits: "Mapping[str, SplitStats]") -> "Table":
-    from rich.table import Table
-
-    table = Table("", *splits, box=None)
-    for column in table.columns[1:]:
-        column.justify = "right"
-    reports = [stats.dataset.report for stats in splits.values()]
-    lengths = [stats.lengths for stats in splits.values()]
-    table.add_row("rows", *(f"{report.rows:,}" for report in reports))
-    table.add_row("format", *(report.format for report in reports))
-    table.add_row("tokens", *(f"{report.tokens:,}" for report in reports))
-    table.add_row("target tokens", *(f"{report.target_tokens:,}" for report in reports))
-    table.add_row("target share", *(f"{report.target_tokens / report.tokens:.0%}" for report in reports))
-    for name, what in (("p50", "half of the rows"), ("p90", "90 %"), ("p99", "99 %"), ("max", "all")):
-        table.add_row(f"{what} within", *(f"{getattr(some, name):,} tokens" for some in lengths))
-    return table
-
-
-def lengths_table(splits: "Mapping[str, SplitStats]") -> "Table":
-    """The histograms side by side, each with its own scale."""
-    from rich.table import Table
-
-    table = Table("tokens a row", *splits, box=None)
-    bins = histograms(splits)
-    most = {split: max(part.rows for part in own) for split, own in bins.items()}
-    for parts in zip(*bins.values(), strict=True):
-        bars = [
-            f"{'#' * -(-BAR * part.rows // most[split])} {part.rows:,}" if part.rows else ""
-            for split, part in zip(bins, parts, strict=True)
-        ]
-        table.add_row(f"{parts[0].start:,} to {parts[0].end - 1:,}", *bars)
-    return table
-
-
-def notes(recipe: "Recipe", splits: "Mapping[str, SplitStats]", overlaps: Overlaps) -> list[str]:
-    """What is to be looked at: a line each, and below it the first of the rows that it is about."""
-    lines: list[str] = []
-
-    def note(split: str, rows: Sequence[str], what: str) -> None:
-        if rows:
-            lines.append(f"{split}: {'1 row is' if len(rows) == 1 else f'{len(rows):,} rows are'} {what}")
-            lines.extend(f"  {row}" for row in rows[:SHOWN])
-            if len(rows) > SHOWN:
-                lines.append(f"  and {len(rows) - SHOWN:,} more")
-
-    limit = f"data.max_seq_length, {recipe.data.max_seq_length} tokens"
-    chosen = f"data.overflow: {recipe.data.overflow}"
-    for split, stats in splits.items():
-        report = stats.dataset.report
-        too_long = [f"{where}: {tokens:,} tokens" for where, tokens in stats.too_long]
-        note(split, too_long, f"longer than {limit}: training refuses them ({chosen}); counted in full here")
-        note(split, [f"{row.where}: {row.why}" for row in report.dropped], f"dropped, and not counted here ({chosen})")
-        note(split, report.truncated, f"longer than {limit}, and cut ({chosen})")
-        note(split, [" ".join(said(row)) for row in stats.repeats], "the same as an earlier one")
-    for (split, earlier), found in overlaps.items():
-        what = f"in {earlier} too, so not all of {split} is unseen"
-        note(split, [" ".join(said(row)) for row in found], what)
-    return lines
+def said_alike(row: "Alike") -> tuple[str, str]:
+    """Of a row that is like another: where it is, and what to say of it."""
+    how = "asks what" if row.similarity == 1 else f"is {row.similarity:.0%} like what"
+    return row.where, f"{how} {row.like} {'asks' if row.similarity == 1 else 'says'}"

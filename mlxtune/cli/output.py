@@ -7,7 +7,6 @@ one wins.
 
 import functools
 import json
-import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mlxtune.cli.progress import ProgressView, choose_view
-from mlxtune.network import OFFLINE
+from mlxtune.offline import network_off
 from mlxtune.progress import Progress
 
 if TYPE_CHECKING:
@@ -62,8 +61,11 @@ class Output:
         else:
             from rich.console import Console
 
-            width = None if sys.stdout.isatty() else WIDTH_ELSEWHERE
-            Console(width=width, markup=False, highlight=False, emoji=False).print(text)
+            is_terminal = sys.stdout.isatty()
+            console = Console(
+                width=None if is_terminal else WIDTH_ELSEWHERE, markup=False, highlight=False, emoji=False
+            )
+            console.print(text, soft_wrap=not is_terminal)  # a line that is piped on is not broken
 
     def note(self, text: str) -> None:
         """Print a line for people to standard error, unless ``--quiet``."""
@@ -82,7 +84,7 @@ def _remember(context: click.Context, option: click.Parameter, value: Any) -> No
     if context.get_parameter_source(option.name) is not click.core.ParameterSource.DEFAULT:
         context.ensure_object(dict)[option.name] = value
         if option.name == "offline" and value:
-            os.environ[OFFLINE] = "1"
+            context.with_resource(network_off())
 
 
 def _shared(name: str, **settings: Any) -> Callable[[Any], Any]:

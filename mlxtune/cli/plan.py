@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from mlxtune.cli.offline import obey_offline
 from mlxtune.cli.output import Output, output_options
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ def command(recipe: str, overrides: tuple[str, ...], output: Output) -> None:
     from mlxtune.recipe.load import load_recipe
 
     loaded = load_recipe(recipe, overrides)
+    obey_offline(loaded.recipe)
     loaded.check_files()
     ready = make_ready(open_recipe(loaded.recipe, device=output.device, progress=output.progress))
     found = forecast(ready, memory_limit(), progress=output.progress)

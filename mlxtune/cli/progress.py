@@ -35,29 +35,37 @@ class ProgressView:
 
 
 class Lines(ProgressView):
-    """Plain lines: one at the start of each piece of work, one at its end, and between them one every five seconds."""
+    """Plain lines: one at the start of each piece of work, one at its end, and between them one every five seconds,
+    with the time that is left.
+    """
 
     def __init__(self, write: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:
         self._write = write
         self._clock = clock
+        self._begun: dict[str, tuple[float, int]] = {}
         self._written_at: dict[str, float] = {}
         self._detail = ""
 
     def __call__(self, what: str, done: int, total: int) -> None:
         detail, self._detail = self._detail, ""
         now, ended = self._clock(), 0 < total <= done
+        start, first = self._begun.setdefault(what, (now, done))
         if not ended and now - self._written_at.get(what, float("-inf")) < SECONDS_BETWEEN_LINES:
             return
         self._written_at[what] = now
         if ended:
-            del self._written_at[what]
+            del self._written_at[what], self._begun[what]
         name, _, unit = what.partition(":")
-        self._write(f"{name}: {amount(done, total, unit.strip())}  {detail}".rstrip())
+        left = ""
+        if now > start and first < done < total:
+            left = f", about {duration((now - start) / (done - first) * (total - done))} left"
+        self._write(f"{name}: {amount(done, total, unit.strip())}{left}  {detail}".rstrip())
 
     def detail(self, text: str) -> None:
         self._detail = text
 
     def close(self) -> None:
+        self._begun.clear()
         self._written_at.clear()
 
 
@@ -118,6 +126,13 @@ def amount(done: int, total: int, unit: str) -> str:
     if unit == "bytes":
         return "/".join(f"{number / 1e6:.1f}" for number in numbers) + " MB"
     return " ".join(["/".join(str(number) for number in numbers), unit]).rstrip()
+
+
+def duration(seconds: float) -> str:
+    """``40 s``, ``5 min``, ``2.5 h``."""
+    if seconds < 90:  # noqa: PLR2004 - below it minutes say too little
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"  # noqa: PLR2004 - 90 minutes
 
 
 def choose_view(*, quiet: bool) -> ProgressView:

@@ -10,6 +10,8 @@ import mlx.core as mx
 import numpy as np
 
 from mlxtune.data.render import Rendered
+from mlxtune.data.store.rows import facts_of, token_ids_of
+from mlxtune.data.store.token_store import Facts
 from mlxtune.inference.shared_prefix import common_prefix_length
 
 READING_TOKENS = 4096
@@ -23,7 +25,7 @@ class Batch:
     ``prefix_ids`` [P] stand before every row of ``token_ids`` [B, L]. ``target_index`` [T] points, in the flattened
     [B * L], to the position that predicts ``target_id`` [T], which counts ``target_weight`` [T] in the loss.
     ``rows`` are the examples' numbers, ``lengths`` how many of the L positions each fills; ``tokens`` counts each row
-    in full, prefix and all, without padding; ``weight_sum`` is over the targets.
+    in full, prefix and all, without padding; ``weight_sum`` is that of the targets' weights.
     """
 
     prefix_ids: mx.array
@@ -90,33 +92,50 @@ def make_batch(dataset: Sequence[Rendered], rows: Sequence[int], *, share_prefix
         multiple: P, L and T are multiples of it, by a shorter prefix, padding, and targets of weight 0, so that there
             are few shapes to compile.
     """
-    inputs, targets = _inputs(dataset, rows)
-    shape = _shape(inputs, targets, share_prefix, multiple)
+    own = [dataset[row] for row in rows]
+    shape = shape_of(own, range(len(own)), share_prefix=share_prefix, multiple=multiple)
+    targets = [np.flatnonzero(row.is_target) for row in own]
+    inputs = [row.token_ids[: at[-1]] for row, at in zip(own, targets, strict=True)]
     prefix_length, length = shape.prefix, shape.length
     token_ids = np.zeros((len(rows), length), np.int32)
     for i, ids in enumerate(inputs):
         token_ids[i, : len(ids) - prefix_length] = ids[prefix_length:]
     index = [i * length + positions - 1 - prefix_length for i, positions in enumerate(targets)]
-    ids = [dataset[row].token_ids[positions] for row, positions in zip(rows, targets, strict=True)]
-    target_count = sum(map(len, ids))
+    ids = [row.token_ids[positions] for row, positions in zip(own, targets, strict=True)]
+    weights = np.concatenate([_weights(row, positions) for row, positions in zip(own, targets, strict=True)])
+    target_count = len(weights)
     unused = (0, shape.targets - target_count)
     return Batch(
         prefix_ids=mx.array(inputs[0][:prefix_length].astype(np.int32)),
         token_ids=mx.array(token_ids),
         target_index=mx.array(np.pad(np.concatenate(index).astype(np.int32), unused)),
         target_id=mx.array(np.pad(np.concatenate(ids).astype(np.int32), unused)),
-        target_weight=mx.array(np.pad(np.ones(target_count, np.float32), unused)),
+        target_weight=mx.array(np.pad(weights, unused)),
         rows=tuple(rows),
         lengths=tuple(len(ids) - prefix_length for ids in inputs),
-        tokens=sum(len(dataset[row].token_ids) for row in rows),
+        tokens=sum(len(row.token_ids) for row in own),
         target_count=target_count,
-        weight_sum=float(target_count),
+        weight_sum=float(weights.sum(dtype=np.float64)),
     )
 
 
+def _weights(row: Rendered, positions: np.ndarray) -> np.ndarray:
+    """Of a row's targets."""
+    return np.ones(len(positions), np.float32) if row.weight is None else row.weight[positions]
+
+
 def shape_of(dataset: Sequence[Rendered], rows: Sequence[int], *, share_prefix: bool, multiple: int = 1) -> Shape:
-    """The shape that `make_batch` would give ``rows``."""
-    return _shape(*_inputs(dataset, rows), share_prefix, multiple)
+    """The shape that `make_batch` would give ``rows``, of which no more is read than what they may share."""
+    facts = facts_of(dataset, rows)
+    prefix = _shared_length(dataset, rows, facts) if share_prefix else 0
+    prefix -= prefix % multiple
+    return Shape(
+        prefix=prefix,
+        rows=len(rows),
+        length=_up(int(facts.last_target.max()) - prefix, multiple),
+        targets=_up(int(facts.target_count.sum()), multiple),
+        filled=int(facts.last_target.sum()) - (len(rows) - 1) * prefix,
+    )
 
 
 def count_positions(dataset: Sequence[Rendered], rows: Sequence[int], *, share_prefix: bool) -> int:
@@ -124,29 +143,12 @@ def count_positions(dataset: Sequence[Rendered], rows: Sequence[int], *, share_p
     return shape_of(dataset, rows, share_prefix=share_prefix).positions
 
 
-def shared_length(inputs: list[np.ndarray], targets: list[np.ndarray]) -> int:
-    """P of rows with these tokens and target positions: each target is predicted from a position of its own row."""
-    if len(inputs) < 2:  # noqa: PLR2004 - a row alone shares nothing
+def _shared_length(dataset: Sequence[Rendered], rows: Sequence[int], facts: Facts) -> int:
+    """P of these rows: each target is predicted from a position of its own row."""
+    most = int(facts.first_target.min()) - 1
+    if len(rows) < 2 or most < 1:  # noqa: PLR2004 - a row alone shares nothing
         return 0
-    return min(common_prefix_length(inputs), min(int(positions[0]) for positions in targets) - 1)
-
-
-def _inputs(dataset: Sequence[Rendered], rows: Sequence[int]) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Of each row, the tokens that the network reads, and the targets' positions."""
-    targets = [np.flatnonzero(dataset[row].is_target[1:]) + 1 for row in rows]
-    return [dataset[row].token_ids[: at[-1]] for row, at in zip(rows, targets, strict=True)], targets
-
-
-def _shape(inputs: list[np.ndarray], targets: list[np.ndarray], share_prefix: bool, multiple: int) -> Shape:
-    prefix = shared_length(inputs, targets) if share_prefix else 0
-    prefix -= prefix % multiple
-    return Shape(
-        prefix=prefix,
-        rows=len(inputs),
-        length=_up(max(len(ids) for ids in inputs) - prefix, multiple),
-        targets=_up(sum(map(len, targets)), multiple),
-        filled=sum(map(len, inputs)) - (len(inputs) - 1) * prefix,
-    )
+    return common_prefix_length([token_ids_of(dataset, row, 0, most) for row in rows])
 
 
 def _up(count: int, multiple: int) -> int:
@@ -161,10 +163,10 @@ def reading_batches(
     Args:
         max_tokens: B * (P + L) of a batch, at most; a row that is longer goes alone.
     """
-    order = sorted(range(len(dataset)), key=lambda row: len(dataset[row].token_ids))
+    lengths = facts_of(dataset).length
     batch: list[int] = []
-    for row in order:
-        if batch and (len(batch) + 1) * len(dataset[row].token_ids) > max_tokens:
+    for row in np.argsort(lengths, kind="stable").tolist():
+        if batch and (len(batch) + 1) * int(lengths[row]) > max_tokens:
             yield make_batch(dataset, batch, share_prefix=share_prefix)
             batch = []
         batch.append(row)

@@ -1,25 +1,37 @@
-"""A data file into rendered rows, with an account of what became of each row.
+"""Examples into a data set, in one pass: rendered rows in a store, with an account of what became of each row.
 
-Reading, normalizing and rendering in one call, and the one decision that is left: what happens to a row longer than
-the network is to see. Nothing is cut or dropped without being counted and named in the report.
+Rows come as a stream and go into the store one by one, so memory grows by about 150 bytes a row, whatever it says. The
+one decision that is left is made afterwards, by lengths alone: what happens to a row longer than the network is to
+see. Nothing is cut or dropped without being counted and named in the report.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence, Sized
 from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
 
-from mlxtune.data.faults import Fault, refuse
-from mlxtune.data.normalize import Example, read_examples, shared_system
+from mlxtune.data.example import Example, Kind
+from mlxtune.data.faults import LISTED, Fault, refuse
+from mlxtune.data.normalize import Shape
 from mlxtune.data.render import Rendered, Renderer
-from mlxtune.data.token_cache import find_entry, keep_rows, read_rows
+from mlxtune.data.source import DataFile, Source, stream_of
+from mlxtune.data.store.census import Census, Stream, Weighted
+from mlxtune.data.store.overflow import fit
+from mlxtune.data.store.rows import PartsWriter, epoch_rows
+from mlxtune.data.store.token_cache import LEAST_ROWS, Entries, find_entries, tokens_folder
+from mlxtune.data.store.token_store import Store, StoreWriter
 from mlxtune.errors import DataError
 from mlxtune.progress import Progress, silent
 from mlxtune.recipe.choices import Form, Overflow, TrainOn, in_words
 
+__all__ = ["DataReport", "Dataset", "Dropped", "FileReport", "fit", "load_rendered", "render_examples"]
+
 CUTTING = tuple(choice for choice in get_args(Overflow) if choice != "error")
+CHECKED_ROWS = 1000
+"""Of every file, that are looked at before a model is fetched; the others are when they are rendered."""
 REPORT_EVERY = 256
 """Rows between two reports of progress."""
 
@@ -33,14 +45,31 @@ class Dropped:
 
 
 @dataclass(frozen=True)
-class DataReport:
-    """What became of the rows of a file.
-
-    ``rows_read`` rows were in the file, in the form ``format``; ``rows`` of them are in the data set, with ``tokens``
-    in all, of which ``target_tokens`` are learned. ``truncated`` names the rows that were cut.
+class FileReport:
+    """Of one of a split's files: its form and why it is that, how often each row is to stand in an epoch, rows read,
+    and rows that an epoch has.
     """
 
-    format: Form
+    name: str
+    format: Form | Kind
+    why: str
+    weight: float
+    rows_read: int
+    rows: int
+
+
+@dataclass(frozen=True)
+class DataReport:
+    """What became of the rows of a split.
+
+    ``rows_read`` rows were in its files; an epoch has ``rows`` of them, with ``tokens`` in all, of which
+    ``target_tokens`` are learned. ``truncated`` names the rows that were cut.
+    """
+
+    format: Form | Kind
+    """Of the first file; the kind, where rows came from none."""
+    kind: Kind
+    """What the rows come to; of several, by which prompts go: chat before all others, text after them."""
     rows_read: int
     rows: int
     tokens: int
@@ -48,25 +77,43 @@ class DataReport:
     dropped: tuple[Dropped, ...]
     truncated: tuple[str, ...]
     """Also those that were split."""
+    files: tuple[FileReport, ...]
 
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Rows ready for batches, in the file's order, each with at least one target."""
+    """Rows ready for batches, in the files' order, each with at least one target."""
 
-    rows: tuple[Rendered, ...]
-    examples: tuple[Example, ...]
-    """The same rows as turns of text."""
+    rows: Sequence[Rendered]
     report: DataReport
+    system: str | None
+    """The system message that all rows begin with, if they do."""
+    thinks: bool
+    """Whether most rows' last answers have thoughts."""
+    stream: Stream
+    """Where the rows came from."""
+    kept: np.ndarray
+    """[rows_read] bool: which rows are in the data set, whole or in part."""
 
-    @property
-    def system(self) -> str | None:
-        """The system message that all rows begin with, if they do."""
-        return shared_system(self.examples)
+    def examples(self) -> Iterator[Example]:
+        """The same rows as turns of text, read again; each once, whatever it weighs.
+
+        Raises: DataError, if they are no longer what they were.
+        """
+        number = 0
+        for file in self.stream.files:
+            for item in file.open():
+                if isinstance(item, Fault) or number == len(self.kept):
+                    raise DataError(
+                        "the rows have changed since they were read", where=item.where, remedy="start again"
+                    )
+                if self.kept[number]:
+                    yield item
+                number += 1
 
 
 def load_rendered(
-    path: Path,
+    source: Path | Source,
     tokenizer: Any,
     *,
     format: Literal["auto"] | Form = "auto",  # noqa: A002 - the recipe's key
@@ -76,12 +123,16 @@ def load_rendered(
     tokenizer_folder: Path | None = None,
     progress: Progress = silent,
 ) -> Dataset:
-    """Read, normalize and render a JSONL file: `read_examples`, then `render_examples`, which names the arguments."""
-    examples = read_examples(path, format)
+    """Read, normalize and render a split: `source.stream_of`, then `render_examples`, which names the arguments.
+
+    Args:
+        format: of a file alone; a source says it itself.
+    """
+    source = source if isinstance(source, Source) else Source((DataFile(source),), Shape(format))
     return render_examples(
-        examples,
+        stream_of(source),
         tokenizer,
-        path=path,
+        path=source.path,
         train_on=train_on,
         max_seq_length=max_seq_length,
         overflow=overflow,
@@ -91,7 +142,7 @@ def load_rendered(
 
 
 def render_examples(
-    examples: Sequence[Example],
+    examples: Iterable[Example | Fault] | Stream,
     tokenizer: Any,
     *,
     path: Path,
@@ -99,29 +150,145 @@ def render_examples(
     max_seq_length: int,
     overflow: Overflow,
     tokenizer_folder: Path | None = None,
+    pairs: bool = False,
     progress: Progress = silent,
 ) -> Dataset:
-    """The rows of one file as token ids and targets.
+    """The rows of a split as token ids and targets.
 
     Args:
+        examples: what can be gone through again, from the beginning; it is where rows may be in the cache, and for
+            `Dataset.examples`.
         tokenizer: mlx_lm's TokenizerWrapper, with the chat template to be used.
+        path: names the split, in progress and in errors that are of no single row.
         max_seq_length: the most tokens that a row may have.
         overflow: what happens to a longer row: an error that names all of them, or the row is dropped, loses its
             beginning (`truncate_left`; BOS stays) or its end, or is read in several parts (`split`). What keeps no
             target is dropped.
         tokenizer_folder: where the tokenizer comes from, if rows are to be kept in the cache and looked for there.
+        pairs: rows may be preferences, of which the better answer is counted: to look at, for no objective learns so.
 
-    Raises: DataError, as `Renderer.render` does, for all rows at once; for rows that are too long; and if no row is
-        left.
+    Raises: DataError, for preferences; for all rows at once that are faults in the stream or that `Renderer.render`
+        refuses; for rows that are too long; and if no row is left. DeviceError, if the disk does not take the rows.
     """
+    stream = examples if isinstance(examples, Stream) else _stream_of(examples, path)
     renderer = Renderer(tokenizer)
-    rendered = _render_all(examples, renderer, train_on, path, tokenizer_folder, progress)
-    return _fit_all(examples, rendered, max_seq_length, overflow, before=renderer.before, path=path)
+    store, census = _stored(stream, renderer, train_on, path, tokenizer_folder, pairs, progress)
+    return _fit_all(store, census, stream, max_seq_length, overflow, before=renderer.before, path=path)
+
+
+def check_beginning(stream: Stream, path: Path, *, rows: int = CHECKED_ROWS, pairs: bool = False) -> None:
+    """Look at the first ``rows`` rows of every file, before anything takes long.
+
+    Raises: DataError, for all that are faults, for preferences unless there may be ``pairs``, and as the stream does.
+    """
+    census = Census(stream, hashing=False)
+    found = [item for item in _watched(census, rows, pairs=pairs) if isinstance(item, Fault)]
+    refuse(found, path=path, remedy=census.remedy(found))
+
+
+def _stream_of(examples: Iterable[Example | Fault], path: Path) -> Stream:
+    return Stream((Weighted(lambda: examples, str(path), total=len(examples) if isinstance(examples, Sized) else 0),))
+
+
+def _stored(
+    stream: Stream,
+    renderer: Renderer,
+    train_on: TrainOn,
+    path: Path,
+    tokenizer_folder: Path | None,
+    pairs: bool,
+    progress: Progress,
+) -> tuple[Store, Census]:
+    """Every row in full: from the cache, where it is there, else rendered and put there."""
+
+    def begin() -> tuple[Census, Iterator[Example | Fault]]:
+        census = Census(stream, hashing=tokenizer_folder is not None)
+        return census, _watched(census, pairs=pairs)
+
+    census, items = begin()
+    ahead = list(islice(items, LEAST_ROWS))
+    entries = None
+    if tokenizer_folder is not None and len(census.first) == LEAST_ROWS == len(ahead):
+        entries = find_entries(census.first, renderer.tokenizer, tokenizer_folder, train_on)
+    if entries is not None and entries.may_hold():
+        if (found := _look_up(entries, census, items, stream.total, path, progress)) is not None:
+            return found, census
+        census, items = begin()
+        ahead = []
+    store = _render_all(stream, census, chain(ahead, items), renderer, train_on, path, progress)
+    if entries is not None:
+        # The rows that were kept are read from there, so that they do not take the disk's room twice.
+        store = entries.keep(census.content, store)
+    return store, census
+
+
+def _watched(census: Census, rows_a_file: int | None = None, *, pairs: bool) -> Iterator[Example | Fault]:
+    """`Census.watch`. Raises: DataError, at a preference, unless there may be ``pairs``."""
+    for item in census.watch(rows_a_file):
+        if not pairs and isinstance(item, Example) and item.kind == "preference":
+            raise DataError(
+                "the rows are preferences, pairs of a better and a worse answer, and objective: sft learns one answer",
+                where=item.where,
+                remedy="to learn the better answers alone, map them as completions: data.columns: {completion: chosen}",
+            )
+        yield item
+
+
+def _look_up(
+    entries: Entries, census: Census, items: Iterator[Example | Fault], total: int, path: Path, progress: Progress
+) -> Store | None:
+    """The rows that are kept of all ``items``; None if there are none, as where one is a fault."""
+    what = f"read {path.name}: rows"
+    for item in items:
+        if isinstance(item, Fault):
+            return None
+        if census.rows % REPORT_EVERY == 0:
+            progress(what, census.rows, total and max(total, census.rows + 1))
+    store = entries.open(census.content)
+    progress(what, census.rows, census.rows)
+    return store if store is not None and len(store) == census.rows else None
+
+
+def _render_all(
+    stream: Stream,
+    census: Census,
+    items: Iterable[Example | Fault],
+    renderer: Renderer,
+    train_on: TrainOn,
+    path: Path,
+    progress: Progress,
+) -> Store:
+    """Render all ``items``, which are those of the stream, noted in the census."""
+    total = stream.total
+    what = f"render {path.name}: rows"
+    progress(what, 0, total)
+    faults, refused, done = [], 0, 0
+    writer = StoreWriter(tokens_folder())
+    try:
+        for item in renderer.render_stream(items, train_on):
+            if isinstance(item, Fault):
+                refused += 1
+                faults += [item] if refused <= LISTED else []
+                continue
+            done += 1
+            if not refused:
+                writer.add(item[1])
+            if done % REPORT_EVERY == 0:
+                progress(what, done, total and max(total, done + 1))
+        refuse(faults, path=path, remedy=census.remedy(faults), count=refused)
+        for file, rows in zip(stream.files, census.rows_read, strict=True):
+            if not rows:
+                raise DataError("the file has no rows", where=file.name, remedy="name one that has")
+        progress(what, done, done)
+        return writer.finish()
+    finally:
+        writer.close()
 
 
 def _fit_all(
-    examples: Sequence[Example],
-    rendered: Sequence[Rendered],
+    store: Store,
+    census: Census,
+    stream: Stream,
     max_seq_length: int,
     overflow: Overflow,
     *,
@@ -129,118 +296,60 @@ def _fit_all(
     path: Path,
 ) -> Dataset:
     """The rows that fit, or what is left of them, and what became of the others."""
-    rows: list[Rendered] = []
-    kept: list[Example] = []
-    faults: list[Fault] = []
+    places, facts = census.places(), store.facts
+    fits = (facts.length <= max_seq_length) & (facts.target_count > 0)
+    parts = PartsWriter()
     dropped: list[Dropped] = []
     truncated: list[str] = []
-    for example, whole in zip(examples, rendered, strict=True):
-        parts = fit(whole, max_seq_length, overflow, before=before)
-        useful = [part for part in parts if part.is_target.any()]
-        length = len(whole.token_ids)
-        if useful:
-            rows += useful
-            kept.append(example)
-            if useful != [whole]:
-                truncated.append(whole.where)
-        elif parts:
-            left = sum(len(part.token_ids) for part in parts)
-            dropped.append(Dropped(whole.where, f"no target is among the {left} tokens left of {length}"))
+    faults: list[Fault] = []
+    refused = 0
+    for number in np.flatnonzero(~fits).tolist():
+        where, length = places[number], int(facts.length[number])
+        if length <= max_seq_length:
+            dropped.append(Dropped(where, _no_target(length, length)))
         elif overflow == "error":
-            faults.append(Fault(whole.where, _why_not(length, max_seq_length)))
+            refused += 1
+            faults += [Fault(where, _why_not(length, max_seq_length))] if refused <= LISTED else []
+        elif overflow == "drop":
+            dropped.append(Dropped(where, _why_not(length, max_seq_length)))
         else:
-            dropped.append(Dropped(whole.where, _why_not(length, max_seq_length)))
-    longest = max(len(row.token_ids) for row in rendered)
+            useful, left = parts.add(number, store.read(number, where), max_seq_length, overflow, before)
+            if useful:
+                truncated.append(where)
+            else:
+                dropped.append(Dropped(where, _no_target(left, length)))
+    longest = int(facts.length.max())
     remedy = f"raise data.max_seq_length to {longest}, or set data.overflow to {in_words(CUTTING)}"
-    refuse(faults, path=path, remedy=remedy)
-    if not rows:
-        raise DataError(
-            f"none of the {len(rendered)} rows is left; the first: {dropped[0].why}", where=path, remedy=remedy
-        )
-    return Dataset(
-        tuple(rows),
-        tuple(kept),
-        DataReport(
-            format=examples[0].kind,
-            rows_read=len(rendered),
-            rows=len(rows),
-            tokens=sum(len(row.token_ids) for row in rows),
-            target_tokens=sum(int(row.is_target.sum()) for row in rows),
-            dropped=tuple(dropped),
-            truncated=tuple(truncated),
+    refuse(faults, path=path, remedy=remedy, count=refused)
+    rows, in_epoch = epoch_rows(store, places, census.copies(), fits, parts)
+    if not len(rows):
+        why = dropped[0].why if dropped else "the weights of the files leave none"
+        raise DataError(f"none of the {len(store)} rows is left; the first: {why}", where=path, remedy=remedy)
+    kept = in_epoch > 0
+    file_of = np.repeat(np.arange(len(stream.files)), census.rows_read)
+    an_epoch = np.bincount(file_of, in_epoch, minlength=len(stream.files)).astype(int).tolist()
+    report = DataReport(
+        format=census.forms[0],
+        kind=census.kind,
+        rows_read=len(store),
+        rows=len(rows),
+        tokens=int(rows.facts.length.sum(dtype=np.int64)),
+        target_tokens=int(rows.facts.target_count.sum(dtype=np.int64)),
+        dropped=tuple(dropped),
+        truncated=tuple(truncated),
+        files=tuple(
+            FileReport(file.name, form, why, file.weight, read, left)
+            for file, form, why, read, left in zip(
+                stream.files, census.forms, census.whys, census.rows_read, an_epoch, strict=True
+            )
         ),
     )
-
-
-def fit(row: Rendered, max_seq_length: int, overflow: Overflow, *, before: Sequence[int] = ()) -> list[Rendered]:
-    """The row in parts of at most ``max_seq_length`` tokens: itself, what is left after cutting, or none if it may not
-    be cut.
-
-    What is left may hold no target. A first token is never one: it has no predecessor. Where a row is split each part
-    begins with the last token of the part before, so that every target is learned once.
-
-    Args:
-        before: tokens that keep their place at the beginning if the row has them there (`Renderer.before`): families
-            with BOS are lost without it.
-    """
-    if len(row.token_ids) <= max_seq_length:
-        return [row]
-    length = len(row.token_ids)
-    head = len(before) if row.token_ids[: len(before)].tolist() == list(before) else 0
-    if overflow == "truncate_right":
-        return [_part(row, 0, max_seq_length)]
-    if overflow == "truncate_left":
-        return [_part(row, length - max_seq_length + head, length, head=head)]
-    if overflow == "split":
-        room = max(2, max_seq_length - head)
-        starts = range(max_seq_length - 1, length - 1, room - 1)
-        first = _part(row, 0, max_seq_length)
-        return [first, *(_part(row, start, min(start + room, length), head=head, seen=True) for start in starts)]
-    return []
-
-
-def _part(row: Rendered, start: int, end: int, *, head: int = 0, seen: bool = False) -> Rendered:
-    """Tokens ``start`` to ``end``, the row's first ``head`` before them; ``seen``: the first is no target any more."""
-    kept = np.r_[:head, start:end]
-    is_target = row.is_target[kept]
-    is_target[0] = False
-    if seen:
-        is_target[head] = False
-    return Rendered(row.token_ids[kept], is_target, row.where)
-
-
-def _render_all(
-    examples: Sequence[Example],
-    renderer: Renderer,
-    train_on: TrainOn,
-    path: Path,
-    tokenizer_folder: Path | None,
-    progress: Progress,
-) -> list[Rendered]:
-    """Every row in full: from the cache, where it is there, else rendered and put there."""
-    entry = None
-    if tokenizer_folder is not None:
-        entry = find_entry(examples, renderer.tokenizer, tokenizer_folder, train_on)
-    if entry is not None and (kept := read_rows(entry, examples)) is not None:
-        progress(f"render {path.name}: rows", len(examples), len(examples))
-        return kept
-    rendered: list[Rendered] = []
-    faults: list[Fault] = []
-    remedy = ""
-    for done, example in enumerate(examples):
-        if done % REPORT_EVERY == 0:
-            progress(f"render {path.name}: rows", done, len(examples))
-        try:
-            rendered.append(renderer.render(example, train_on))
-        except DataError as error:
-            faults.append(Fault(str(error.where), error.message))
-            remedy = remedy or error.remedy or ""
-    progress(f"render {path.name}: rows", len(examples), len(examples))
-    refuse(faults, path=path, remedy=remedy)
-    if entry is not None:
-        keep_rows(entry, rendered)
-    return rendered
+    return Dataset(rows, report, census.system(np.flatnonzero(kept)), census.thinks, stream, kept)
 
 
 def _why_not(length: int, max_seq_length: int) -> str:
     return f"the row has {length} tokens; data.max_seq_length is {max_seq_length}"
+
+
+def _no_target(left: int, length: int) -> str:
+    return f"no target is among the {left} tokens left of {length}"

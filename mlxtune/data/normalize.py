@@ -1,207 +1,144 @@
-"""Records of any known form into examples of one shape.
+"""Records of any known form into examples of one shape, in a stream.
 
-Three forms: chat (``messages``), prompt and completion, and plain text. Knows keys and roles; nothing of tokens. A
-file has one form: rows of two forms, or rows that fit two, are refused with the candidates instead of guessed at.
-A key that changes what a row means and is not understood (tools, weights) is refused; any other extra key is ignored.
+A file has one form: the one that the recipe names, or the one that its first `PEEKED` rows fit; rows that do not fit
+it are faults, wherever they stand. The price of a stream is that a second form is noticed as a candidate only among
+the first rows, and as faults after them. Knows columns; nothing of tokens. What each form reads is in `forms`.
 """
 
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from mlxtune.data.faults import Fault, refuse
-from mlxtune.data.read import REMEDY, Record, scan_records
-from mlxtune.errors import DataError
-from mlxtune.json_text import name_of_type
+from mlxtune.data.example import Example
+from mlxtune.data.faults import Fault
+from mlxtune.data.forms.columns import Columns, columns_of
+from mlxtune.data.forms.detect import check_form, detect_form, name_unused
+from mlxtune.data.forms.row import Row
+from mlxtune.data.forms.table import TABLE
+from mlxtune.data.forms.template import TOO_MUCH, Templates, templates_of
+from mlxtune.data.read import Record
+from mlxtune.errors import DataError, RecipeError
 from mlxtune.recipe.choices import Form
 
-Role = Literal["system", "user", "assistant"]
+PEEKED = 200
+"""How many rows `auto` looks at, and holds in memory to do so."""
 
-KEYS: dict[Form, tuple[str, ...]] = {
-    "chat": ("messages",),
-    "prompt_completion": ("prompt", "completion"),
-    "text": ("text",),
-}
-"""The keys that a row of each form has."""
-
-ROLES: tuple[Role, ...] = ("system", "user", "assistant")
-NOT_UNDERSTOOD = ("tools", "functions", "chosen", "rejected")
-NOT_UNDERSTOOD_IN_MESSAGE = (
-    "tool_calls",
-    "tool_call_id",
-    "function_call",
-    "reasoning_content",
-    "thinking",
-    "weight",
-    "train",
-)
-HARMLESS = (None, True, 1, "", [], {})
-"""Values of those keys that say no more than their absence does."""
+PATIENCE = 3
+"""In how many rows a template may be stopped before the rest is not tried."""
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
-    """One turn of a conversation."""
+@dataclass(frozen=True)
+class Shape:
+    """How the rows of a split are to be read: `data.format`, `data.columns` and `data.template`, as plain values."""
 
-    role: Role
-    content: str
+    format: Literal["auto"] | Form = "auto"
+    columns: Mapping[str, Any] | None = None
+    """As `columns.columns_of` takes it."""
+    template: str | Mapping[str, str] | None = None
+    """As `template.templates_of` takes it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Example:
-    """One row in the shape that all forms are brought to.
+class Normalized:
+    """The examples of a stream of records, and a fault in place of each thing that is wrong with one; read once.
 
-    ``messages`` ends with an assistant's turn. A prompt and its completion are one user's and one assistant's turn; a
-    text row has no messages, and ``text`` instead. ``where`` is ``file:line``.
+    ``form``, and ``why`` it is that and which columns it leaves unused, as the first rows show it, are known from the
+    start where any of the first `PEEKED` rows is a record; otherwise they are None and "" until one has come.
     """
 
-    kind: Form
-    where: str
-    messages: tuple[Message, ...] = ()
-    text: str = ""
+    def __init__(self, records: Iterable[Record | Fault], shape: Shape) -> None:
+        self.form: Form | None = None
+        self.why = ""
+        self.is_detected = shape.format == "auto"
+        self._columns = columns_of(shape.columns)
+        self._templates = templates_of(shape.template)
+        _refuse_made_twice(self._columns, self._templates)
+        self._columns = replace(self._columns, used=self._columns.used | self._templates.fields)
+        if shape.format != "auto":
+            check_form(shape.format, self._columns, self._templates.names)
+            self.form, self.why = shape.format, f"{shape.format}: data.format says so"
+        self._is_told = False
+        self._stopped = 0
+        self._records = iter(records)
+        self._peeked = self._peek()
+
+    def __iter__(self) -> Iterator[Example | Fault]:
+        while self._peeked:
+            waiting, self._peeked = self._peeked, []
+            source = waiting if self.form is None else itertools.chain(waiting, self._records)
+            for record in source:
+                yield from self._read(record)
+            if self.form is None:
+                self._peeked = self._peek()
+
+    def _peek(self) -> list[Record | Fault]:
+        """The next rows; among them the first record, if there is any, says the form. Raises: as `detect_form`."""
+        rows = list(itertools.islice(self._records, PEEKED))
+        records = [row for row in rows if isinstance(row, Record)]
+        if self.form is None and records:
+            self.form, self.why = detect_form(records, self._columns, self._templates.names)
+        if records and not self._is_told and self.form is not None:
+            self._is_told = True
+            self.why += name_unused(records, self.form, self._columns, self._templates.names)
+        return rows
+
+    def _read(self, record: Record | Fault) -> Iterator[Example | Fault]:
+        if isinstance(record, Fault) or self.form is None:
+            if isinstance(record, Fault):
+                yield record
+            return
+        fields = record.fields
+        if self._templates.names:
+            made, wrong = self._templates.make(fields, record.where)
+            if wrong:
+                yield from wrong
+                self._give_up_on(wrong)
+                return
+            fields = {**fields, **made}
+        row = Row(fields, self._columns, record.where)
+        example = TABLE[self.form].read(row)
+        if row.faults:
+            yield from row.faults
+        else:
+            yield example
+
+    def _give_up_on(self, wrong: Sequence[Fault]) -> None:
+        """Raises: DataError, once a template was stopped in `PATIENCE` rows: each takes seconds, and rows are many."""
+        costly = next((fault for fault in wrong if fault.kind == TOO_MUCH), None)
+        self._stopped += costly is not None
+        if costly is not None and self._stopped == PATIENCE:
+            raise DataError(f"{costly.message}; so in {PATIENCE} rows", where=costly.where, remedy=costly.remedy)
 
 
-def read_examples(path: Path, format: Literal["auto"] | Form = "auto") -> list[Example]:  # noqa: A002 - the recipe's key
-    """The examples of a JSONL file, in order: `read_records` and `normalize`, with the faults of both told at once.
+def normalize_stream(records: Iterable[Record | Fault], shape: Shape | None = None) -> Normalized:
+    """Examples of ``records``, as ``shape`` says; faults among them are handed on in their places.
 
-    Raises: DataError, as those two do.
+    Raises: DataError, if `auto` finds no form, or more than one, in the first rows; RecipeError, for columns and
+        templates that cannot be.
     """
-    records, faults = scan_records(path)
-    if not records:
-        refuse(faults, path=path, remedy=REMEDY)
-    return _normalize(records, format, faults)
+    return Normalized(records, Shape() if shape is None else shape)
 
 
-def shared_system(examples: Sequence[Example]) -> str | None:
-    """The system message that all ``examples`` begin with alike; None if one has another or none."""
-    first = {example.messages[0] if example.messages else None for example in examples}
-    only = first.pop() if len(first) == 1 else None
-    return only.content if only is not None and only.role == "system" else None
+def remedy_for(stream: Normalized, faults: Sequence[Fault]) -> str:
+    """The way out for ``faults`` together: their own, where it is one, and what a row of the form has."""
+    assert stream.form is not None  # rows without a form have no faults
+    keys = " and ".join(f'"{name}"' for name in TABLE[stream.form].needs)
+    told = " (chosen by data.format: auto)" if stream.is_detected else ""
+    own = {fault.remedy for fault in faults if fault.remedy}
+    advice = own.pop() if len(own) == 1 else "mend these rows or take them out"
+    return f"{advice}; a row of the form {stream.form}{told} has {keys}"
 
 
-def normalize(records: Sequence[Record], format: Literal["auto"] | Form = "auto") -> list[Example]:  # noqa: A002 - the recipe's key
-    """The examples of one file's records, in order.
-
-    Raises: DataError, for all rows at once that lack a key of their form or hold something other than text in it, an
-        empty turn, an unknown role, a system message that is not the first, no assistant's message or none at the
-        end, or a key that is not understood; and as `detect_format` does.
-    """
-    return _normalize(records, format, [])
-
-
-def _normalize(records: Sequence[Record], chosen: Literal["auto"] | Form, faults: Sequence[Fault]) -> list[Example]:
-    """`normalize`, where ``faults`` are known already and told with those found here."""
-    path = records[0].path
-    try:
-        form = detect_format(records) if chosen == "auto" else chosen
-    except DataError:
-        refuse(faults, path=path, remedy=REMEDY)
-        raise
-    examples: list[Example] = []
-    found: list[Fault] = []
-    for record in records:
-        example, wrong = _FROM[form](record)
-        found += [Fault(record.where, message) for message in wrong]
-        examples.append(example)
-    keys = " and ".join(f'"{key}"' for key in KEYS[form])
-    told = " (chosen by data.format: auto)" if chosen == "auto" else ""
-    remedy = f"mend these rows or take them out; a row of the form {form}{told} has {keys}"
-    refuse(sorted([*faults, *found], key=lambda fault: fault.line), path=path, remedy=remedy if found else REMEDY)
-    return examples
-
-
-def detect_format(records: Sequence[Record]) -> Form:
-    """The one form whose keys the rows have. A row that has no form's keys is no obstacle here, a fault later.
-
-    Raises: DataError, if no row has a form's keys, or the rows have those of more than one, with the candidates.
-    """
-    counts: Counter[Form] = Counter()
-    first: dict[Form, Record] = {}
-    for record in records:
-        for form, keys in KEYS.items():
-            if all(key in record.fields for key in keys):
-                counts[form] += 1
-                first.setdefault(form, record)
-    if len(counts) == 1:
-        return next(iter(counts))
-    path = records[0].path
-    if counts:
-        candidates = ", ".join(f"{form} ({counts[form]} rows, first in line {first[form].line})" for form in first)
-        remedy = f"set data.format to {' or '.join(first)}, and keep one form a file"
-        raise DataError(f"the rows fit more than one form: {candidates}", where=path, remedy=remedy)
-    found = ", ".join(sorted(set().union(*(record.fields for record in records[:100])))[:20]) or "none"
-    wanted = "; ".join(f"{form}: {', '.join(keys)}" for form, keys in KEYS.items())
-    raise DataError(
-        f"the rows fit no known form; keys found: {found}", where=path, remedy=f"name the keys so: {wanted}"
-    )
-
-
-def _from_chat(record: Record) -> tuple[Example, list[str]]:
-    wrong = _not_understood(record.fields, NOT_UNDERSTOOD)
-    messages: list[Message] = []
-    rows = record.fields.get("messages")
-    if "messages" not in record.fields:
-        wrong.append("the key 'messages' is missing")
-    elif not isinstance(rows, list):
-        wrong.append(f"'messages' is {name_of_type(rows)}, not a list")
-    elif not rows:
-        wrong.append("'messages' is empty")
-    else:
-        for i, fields in enumerate(rows):
-            message, faults = _message(fields, i)
-            wrong += [f"messages[{i}]: {fault}" for fault in faults]
-            if message is not None:
-                messages.append(message)
-        # The order of roles is judged only where all roles are known.
-        if len(messages) == len(rows):
-            if all(message.role != "assistant" for message in messages):
-                wrong.append("there is no assistant message, so nothing to learn")
-            elif messages[-1].role != "assistant":
-                wrong.append(f"the last message is the {messages[-1].role}'s; nothing after the last answer is learned")
-    return Example("chat", record.where, messages=tuple(messages)), wrong
-
-
-def _message(fields: Any, i: int) -> tuple[Message | None, list[str]]:
-    """One message, or None where its role cannot be known, and what is wrong with it."""
-    if not isinstance(fields, dict):
-        return None, [f"{name_of_type(fields)} where an object with role and content should be"]
-    wrong = _not_understood(fields, NOT_UNDERSTOOD_IN_MESSAGE)
-    role = fields.get("role")
-    if role == "system" and i > 0:
-        wrong.append("a system message can only be the first")
-    wrong += _text_faults(fields, "content", may_be_empty=role == "system")
-    if role not in ROLES:
-        shown = "the key 'role' is missing" if "role" not in fields else f"unknown role {role!r:.40}"
-        return None, [f"{shown} (known: {', '.join(ROLES)})", *wrong]
-    content = fields.get("content")
-    return Message(role, content if isinstance(content, str) else ""), wrong
-
-
-def _from_prompt_completion(record: Record) -> tuple[Example, list[str]]:
-    wrong = _not_understood(record.fields, NOT_UNDERSTOOD)
-    wrong += _text_faults(record.fields, "prompt") + _text_faults(record.fields, "completion")
-    prompt, completion = (str(record.fields.get(key)) for key in ("prompt", "completion"))
-    messages = (Message("user", prompt), Message("assistant", completion))
-    return Example("prompt_completion", record.where, messages=messages), wrong
-
-
-def _from_text(record: Record) -> tuple[Example, list[str]]:
-    return Example("text", record.where, text=str(record.fields.get("text"))), _text_faults(record.fields, "text")
-
-
-_FROM = {"chat": _from_chat, "prompt_completion": _from_prompt_completion, "text": _from_text}
-
-
-def _text_faults(fields: dict[str, Any], key: str, *, may_be_empty: bool = False) -> list[str]:
-    if key not in fields:
-        return [f"the key '{key}' is missing"]
-    value = fields[key]
-    if not isinstance(value, str):
-        return [f"'{key}' is {name_of_type(value)}, not a string"]
-    return [f"'{key}' is empty"] if not may_be_empty and not value.strip() else []
-
-
-def _not_understood(fields: dict[str, Any], keys: Sequence[str]) -> list[str]:
-    return [f"'{key}' is not supported yet" for key in keys if key in fields and fields[key] not in HARMLESS]
+def _refuse_made_twice(columns: Columns, templates: Templates) -> None:
+    twice = sorted(columns.names & templates.names)
+    if twice:
+        raise RecipeError(
+            f"both data.columns and data.template say what {twice[0]} is", where="data.template", remedy="keep one"
+        )
+    covered = next((name for parts in columns.paths.values() for name in parts if name in templates.names), None)
+    if covered is not None:
+        raise RecipeError(
+            f"data.columns reads the field {covered!r}, and data.template makes another value of that name",
+            where="data.template",
+            remedy="make both columns with templates",
+        )

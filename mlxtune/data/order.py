@@ -8,12 +8,13 @@ batch are not independent draws.
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from mlxtune.data.render import Rendered
+from mlxtune.data.store.rows import Beginnings, facts_of
 
 POOL_BATCHES = (24, 64)
 """Batches of like lengths are cut from so many batches' worth of shuffled rows, at least and at most."""
@@ -24,6 +25,8 @@ SHARED_TOKENS = 16
 """Tokens more than its surroundings that a group of rows must share."""
 GROUP_BATCHES = 4
 """Batches that a group must fill, so that which rows meet is still a matter of chance."""
+SORTED_TOKENS = SHARED_TOKENS
+"""Of each row, that are looked at together when rows are sorted by what they begin with."""
 SAVED_SHARE = 0.05
 """Of the tokens of the rows around them, that groups must save."""
 
@@ -91,17 +94,26 @@ class BatchOrder:
         return [tuple(batch) for batch in batches]
 
 
+def halved(rows: tuple[int, ...], positions: Callable[[tuple[int, ...]], int], most: int) -> list[tuple[int, ...]]:
+    """A batch's rows in parts, halved until each takes ``most`` positions at most; a row that is longer goes alone."""
+    if len(rows) == 1 or positions(rows) <= most:
+        return [rows]
+    half = len(rows) // 2
+    return [*halved(rows[:half], positions, most), *halved(rows[half:], positions, most)]
+
+
 def batch_order(dataset: Sequence[Rendered], size: BatchSize, *, seed: int, share_prefix: bool) -> BatchOrder:
     """How ``dataset`` is gone through in each epoch.
 
     Args:
         share_prefix: whether the network computes what the rows of a batch share once; else rows are not grouped.
     """
-    lengths = tuple(len(row.token_ids) for row in dataset)
+    facts = facts_of(dataset)
+    lengths = tuple(facts.length.tolist())
     everyone = tuple(range(len(dataset)))
     if not share_prefix:
         return BatchOrder(lengths, (everyone,), size, seed)
-    starts = [row.token_ids[: max(0, int(row.is_target.argmax()) - 1)] for row in dataset]
+    starts = Beginnings(dataset, np.maximum(facts.first_target - 1, 0))
     least_rows = GROUP_BATCHES * size.typical_rows(lengths)
     return BatchOrder(lengths, tuple(prefix_groups(starts, lengths, least_rows=least_rows)), size, seed)
 
@@ -121,8 +133,7 @@ def prefix_groups(starts: Sequence[np.ndarray], lengths: Sequence[int], *, least
     """
     if not starts:
         return []
-    order = sorted(range(len(starts)), key=lambda row: starts[row].astype(">u4").tobytes())
-    alike = [_alike(starts[a], starts[b]) for a, b in itertools.pairwise(order)]
+    order, alike = _sorted_by_start(starts)
     groups: list[tuple[int, ...]] = []
     ahead = [(0, len(order))]
     while ahead:
@@ -140,11 +151,48 @@ def prefix_groups(starts: Sequence[np.ndarray], lengths: Sequence[int], *, least
     return sorted(groups)
 
 
-def _alike(a: np.ndarray, b: np.ndarray) -> int:
-    """How many tokens ``a`` and ``b`` begin with alike."""
-    length = min(len(a), len(b))
-    different = np.flatnonzero(a[:length] != b[:length])
-    return int(different[0]) if len(different) else length
+def _sorted_by_start(starts: Sequence[np.ndarray]) -> tuple[list[int], list[int]]:
+    """The rows' numbers in the order of what they begin with, and how many tokens each shares with the next.
+
+    By a few tokens at a time: first by those that follow what all rows share, then, of rows that are still alike, by
+    those that follow what these share. So no more than `SORTED_TOKENS` of each row are in memory at once.
+    """
+    order, alike = np.arange(len(starts)), np.zeros(len(starts) - 1, np.int64)
+    ahead = [(0, len(starts))]
+    while ahead:
+        first, end = ahead.pop()
+        rows = order[first:end]
+        depth = _shared_by_all(starts, rows.tolist())
+        keys = np.full((len(rows), SORTED_TOKENS), -1, np.int32)  # a start that ends stands before one that goes on
+        for key, row in zip(keys, rows.tolist(), strict=True):
+            part = _part(starts, row, depth, depth + SORTED_TOKENS)
+            key[: len(part)] = part
+        by_key = np.lexsort(keys.T[::-1])
+        order[first:end], keys = rows[by_key], keys[by_key]
+        differs = (keys[1:] != keys[:-1]) | (keys[1:] < 0)
+        same = np.where(differs.any(axis=1), differs.argmax(axis=1), SORTED_TOKENS)
+        alike[first : end - 1] = depth + same
+        parted = first + 1 + np.flatnonzero(same < SORTED_TOKENS)
+        # Never all rows again: they share no more than `depth`.
+        ahead += [run for run in itertools.pairwise([first, *parted.tolist(), end]) if run[1] - run[0] > 1]
+    return order.tolist(), alike.tolist()
+
+
+def _shared_by_all(starts: Sequence[np.ndarray], rows: Sequence[int]) -> int:
+    """How many tokens these rows, at least one, begin with alike."""
+    known = starts[rows[0]]
+    for row in rows[1:]:
+        other = _part(starts, row, 0, len(known))
+        length = min(len(known), len(other))
+        different = np.flatnonzero(known[:length] != other[:length])
+        known = known[: different[0] if len(different) else length]
+        if not len(known):
+            break
+    return len(known)
+
+
+def _part(starts: Sequence[np.ndarray], row: int, first: int, end: int) -> np.ndarray:
+    return starts.part(row, first, end) if isinstance(starts, Beginnings) else starts[row][first:end]
 
 
 def _runs(alike: Sequence[int], first: int, end: int, least: int) -> list[tuple[int, int]]:

@@ -1,109 +1,115 @@
-"""A JSONL file into records: one object a line, each with the place it came from.
+"""A file of rows into records, whatever its kind: one after the other, each with the place that it came from.
 
-Knows bytes, UTF-8 and JSON; nothing of what the keys mean. Stricter than Python's reader, which takes NaN, a key that
-stands twice (and keeps one of the two) and half a surrogate pair: each ends as a wrong or unencodable token much
-later. Lines end at a newline alone, so that U+2028 inside a string, where `str.splitlines` breaks, stays there.
+The kind is told by the name; `reading` has a file for each. What holds for JSON Lines holds for all: text is UTF-8 (or
+has a byte order mark that says what it is), and a key that stands twice, NaN, NUL and half a surrogate pair are faults.
+Memory is bounded by a row, not by a file. Knows kinds; nothing of what the columns mean.
 """
 
-import codecs
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from mlxtune.data.faults import Fault, refuse
+from mlxtune.data.faults import LISTED, Fault
+from mlxtune.data.reading.content import numbered_lines, open_content, too_long
+from mlxtune.data.reading.delimited import find_delimiter, first_lines, read_delimited
+from mlxtune.data.reading.json_file import read_json_file
+from mlxtune.data.reading.json_lines import REMEDY, parse_row, read_json_lines
+from mlxtune.data.reading.kinds import Compression, Kind, compression_of, find_kind, kind_of
+from mlxtune.data.reading.record import Record
+from mlxtune.data.reading.table_file import left_out, read_table
+from mlxtune.data.reading.text_file import read_text_file
 from mlxtune.errors import DataError
-from mlxtune.json_text import name_of_type, parse_json
 
-REMEDY = "write one JSON object a line, in UTF-8; mend these lines or take them out"
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """One object of a file, as it stands there; ``line`` counts from 1, blank lines included."""
-
-    fields: dict[str, Any]
-    path: Path
-    line: int
-
-    @property
-    def where(self) -> str:
-        return f"{self.path}:{self.line}"
+__all__ = [
+    "REMEDY",
+    "FileFacts",
+    "Record",
+    "describe_file",
+    "parse_row",
+    "read_lines",
+    "read_rows_as_lines",
+    "read_stream",
+]
 
 
-def read_records(path: Path) -> list[Record]:
-    """The objects of a JSONL file, in order.
+def read_stream(path: Path) -> Iterator[Record | Fault]:
+    """The rows of a file, in order, and a fault in place of each that is none.
 
-    UTF-8, with or without a byte order mark; lines end with ``\\n`` or ``\\r\\n``; blank lines count but hold nothing.
-
-    Raises: DataError, if the file cannot be opened or has no rows, and for all lines at once that are not UTF-8, not
-        JSON, no object, or hold a repeated key, NaN or Infinity, half a surrogate pair, or a NUL character.
+    Raises: DataError, if it cannot be read as its kind at all; DeviceError, if what reads its kind is not installed.
     """
-    records, faults = scan_records(path)
-    refuse(faults, path=path, remedy=REMEDY)
-    return records
-
-
-def scan_records(path: Path) -> tuple[list[Record], list[Fault]]:
-    """The objects of a JSONL file, and the lines that hold none, for those who find more faults later.
-
-    Raises: DataError, as `read_records` does, but for lines.
-    """
-    records: list[Record] = []
-    faults: list[Fault] = []
-    for line, raw in read_lines(path):
-        try:
-            records.append(Record(_parse(raw), path, line))
-        except ValueError as error:
-            faults.append(Fault(f"{path}:{line}", str(error)))
-            if len(faults) == 1 and not records and raw.lstrip().startswith(b"["):
-                remedy = "write each object of the list on a line of its own"
-                raise DataError("the file is one JSON list, not JSON Lines", where=path, remedy=remedy) from error
-    if not records and not faults:
-        raise DataError("the file has no rows", where=path, remedy="write one JSON object a line")
-    return records, faults
+    match kind_of(path):
+        case "jsonl":
+            return read_json_lines(path)
+        case "json":
+            return read_json_file(path)
+        case "csv":
+            return read_delimited(path)
+        case "tsv":
+            return read_delimited(path, "\t")
+        case "parquet" | "arrow":
+            return read_table(path)
+        case "text":
+            return read_text_file(path)
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """The lines that are not blank: their number from 1, and their bytes with the line end; a byte order mark is cut.
+    """The lines of a file of text that are not blank: their number from 1, and their bytes in UTF-8 with the line end.
 
-    Raises: DataError, if the file is not there, no file, not to be opened, or UTF-16.
+    Raises: DataError, if the file cannot be read, or a line is longer than what is read as one.
     """
-    try:
-        with path.open("rb") as file:
-            for line, raw in enumerate(file, start=1):
-                if line == 1 and raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-                    raise DataError("the file is UTF-16", where=path, remedy="save it as UTF-8")
-                text = raw.removeprefix(codecs.BOM_UTF8) if line == 1 else raw
-                if text.strip():
-                    yield line, text
-    except OSError as error:
-        what = "there is no such file" if isinstance(error, FileNotFoundError) else f"cannot be read: {error.strerror}"
-        raise DataError(what, where=path, remedy="name a JSONL file that you can read") from error
+    with open_content(path) as content:
+        for line, raw in numbered_lines(content):
+            if raw is None:
+                raise DataError(f"the line is {too_long()}", where=f"{path}:{line}", remedy="break it into several")
+            yield line, raw
 
 
-def _parse(raw: bytes) -> dict[str, Any]:
-    """One line's object. Raises ValueError with a sentence for the user."""
-    value = parse_json(raw)
-    if not isinstance(value, dict):
-        raise ValueError(f"{name_of_type(value)} where an object should be")  # noqa: TRY004 - a sentence for the user
-    # Only an escape can bring either in: a raw NUL is no JSON, and UTF-8 has no surrogates.
-    if b"\\u" in raw:
-        for string in _strings(value):
-            if "\x00" in string:
-                raise ValueError("a string holds a NUL character")
-            if any("\ud800" <= character <= "\udfff" for character in string):
-                raise ValueError("a string holds half of a surrogate pair, which is no character")
-    return value
+def read_rows_as_lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    """What a file says, line by line, whether its rows are good or not: text as `read_lines` has it; of a JSON list,
+    Parquet or Arrow, each row as a line of JSON.
+
+    Raises: DataError, as `read_lines` and `read_stream`; and for a row of such a file that cannot be read, since it
+        would be passed over.
+    """
+    kind = find_kind(path)
+    if kind not in ("json", "parquet", "arrow"):
+        yield from read_lines(path)
+        return
+    for row in read_stream(path):
+        if isinstance(row, Fault):
+            raise DataError(row.message, where=row.where, remedy=row.remedy)
+        yield row.line, json.dumps(row.fields, ensure_ascii=False).encode() + b"\n"
 
 
-def _strings(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, list):
-        for item in value:
-            yield from _strings(item)
-    elif isinstance(value, dict):
-        for key, item in value.items():
-            yield key
-            yield from _strings(item)
+@dataclass(frozen=True)
+class FileFacts:
+    """How a file is read, for whoever wants to know: ``encoding`` "" is that of no text."""
+
+    kind: Kind
+    compression: Compression
+    encoding: str = ""
+    delimiter: str = ""
+    """Of CSV and TSV."""
+    left_out: tuple[str, ...] = ()
+    """Columns that hold bytes."""
+
+    def __str__(self) -> str:
+        parts = [self.kind, self.compression, self.encoding]
+        if self.delimiter:
+            parts.append("fields end with a tab" if self.delimiter == "\t" else f"fields end with {self.delimiter}")
+        if self.left_out:
+            parts.append(f"without the columns of bytes {', '.join(self.left_out[:LISTED])}")
+        return ", ".join(part for part in parts if part)
+
+
+def describe_file(path: Path) -> FileFacts:
+    """How `read_stream` reads a file, by its name and its beginning. Raises: as `read_stream`."""
+    kind = kind_of(path)
+    if kind in ("parquet", "arrow"):
+        return FileFacts(kind, compression_of(path), left_out=left_out(path))
+    with open_content(path) as content:
+        delimiter = "\t" if kind == "tsv" else ""
+        if kind == "csv":
+            delimiter = find_delimiter(first_lines(content), path)
+        return FileFacts(kind, content.compression, content.encoding, delimiter)

@@ -20,7 +20,7 @@ from typing import Any
 
 from mlxtune.data.detectors import REGIONS, find_private, make_detectors
 from mlxtune.data.detectors.match import Match
-from mlxtune.data.read import read_lines
+from mlxtune.data.read import read_rows_as_lines
 from mlxtune.errors import DataError
 from mlxtune.files import check_new_file, check_new_folder, new_file, new_folder
 from mlxtune.json_text import parse_json
@@ -200,9 +200,9 @@ def _scan(
 
 def _lines(path: Path, progress: Progress) -> Iterator[tuple[int, bytes]]:
     done, total = 0, path.stat().st_size if path.is_file() else 0
-    for count, (line, raw) in enumerate(read_lines(path)):
+    for count, (line, raw) in enumerate(read_rows_as_lines(path)):
         if count % REPORT_EVERY == 0:
-            progress(f"scan {path.name}: bytes", done, total)
+            progress(f"scan {path.name}: bytes", min(done, total), total)
         done += len(raw)
         yield line, raw
     progress(f"scan {path.name}: bytes", total, total)

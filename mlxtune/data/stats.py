@@ -1,13 +1,13 @@
 """What data are like, in numbers: how long rows are, which repeat, and what an epoch's batches cost.
 
-Counts are those that training goes by. Knows rows as text, as tokens, and as shapes of batches; opens nothing. Only
-rows that say exactly the same count as repeats; what is merely alike is not looked for.
+Counts are those that training goes by. Knows rows as text, as tokens, and as shapes of batches; opens nothing. Rows are
+gone through twice, once as text and once as tokens, and held neither time.
 """
 
 import itertools
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,15 @@ import numpy as np
 
 from mlxtune.data.batch import Shape, shape_of
 from mlxtune.data.dataset import Dataset, render_examples
-from mlxtune.data.normalize import Example
-from mlxtune.data.order import BatchOrder
+from mlxtune.data.example import Example
+from mlxtune.data.faults import Fault
+from mlxtune.data.likeness.duplicates import RowIndex
+from mlxtune.data.likeness.repeats import Repeat, find_repeats
+from mlxtune.data.order import BatchOrder, halved
 from mlxtune.data.render import Rendered
-from mlxtune.data.split import content_hash
+from mlxtune.data.store.census import Stream
+from mlxtune.data.store.rows import facts_of, places_of
+from mlxtune.data.survey.survey import Survey, survey
 from mlxtune.progress import Progress, silent
 from mlxtune.recipe.choices import Overflow, TrainOn
 
@@ -50,14 +55,6 @@ class Bin:
 
 
 @dataclass(frozen=True)
-class Repeat:
-    """A row that says what an earlier one says; both as ``file:line``."""
-
-    where: str
-    repeats: str
-
-
-@dataclass(frozen=True)
 class Reading:
     """What goes through the network for some batches, in positions."""
 
@@ -82,11 +79,11 @@ class Reading:
 
 @dataclass(frozen=True)
 class SplitStats:
-    """What is told of one file."""
+    """What is told of one split."""
 
-    path: Path
     dataset: Dataset
     """As training has it; but rows that it would refuse for their length are there, in full."""
+    survey: Survey
     lengths: Lengths
     too_long: tuple[tuple[str, int], ...]
     """Those rows, and their tokens."""
@@ -94,7 +91,7 @@ class SplitStats:
 
 
 def describe(
-    examples: Sequence[Example],
+    examples: Iterable[Example | Fault] | Stream,
     tokenizer: Any,
     *,
     path: Path,
@@ -102,10 +99,15 @@ def describe(
     max_seq_length: int,
     overflow: Overflow,
     tokenizer_folder: Path | None = None,
+    index: RowIndex | None = None,
+    split: int = 0,
     progress: Progress = silent,
 ) -> SplitStats:
-    """One file's rows, rendered and counted. Takes what `render_examples` takes, and raises what it does; but rows that
-    are too long are no error.
+    """One split's rows, rendered and counted. Takes what `render_examples` takes, and raises what it does; but rows
+    that are too long are no error.
+
+    Args:
+        index: takes the rows, as those of the split that has this number, to be compared later.
     """
     dataset = render_examples(
         examples,
@@ -115,23 +117,32 @@ def describe(
         max_seq_length=sys.maxsize if overflow == "error" else max_seq_length,
         overflow=overflow,
         tokenizer_folder=tokenizer_folder,
+        pairs=True,
         progress=progress,
     )
-    sizes = [(row.where, len(row.token_ids)) for row in dataset.rows]
+    said = survey(
+        itertools.chain.from_iterable(file.open() for file in dataset.stream.files),
+        index,
+        split,
+        name=path.name,
+        total=dataset.report.rows_read,
+        progress=progress,
+    )
+    lengths, places = facts_of(dataset.rows).length, places_of(dataset.rows)
     return SplitStats(
-        path=path,
         dataset=dataset,
+        survey=said,
         lengths=lengths_of(dataset.rows),
-        too_long=tuple((where, tokens) for where, tokens in sizes if tokens > max_seq_length),
-        repeats=tuple(find_repeats(examples)),
+        too_long=tuple((places[row], int(lengths[row])) for row in np.flatnonzero(lengths > max_seq_length).tolist()),
+        repeats=tuple(find_repeats(said.fingerprints)),
     )
 
 
 def lengths_of(rows: Sequence[Rendered]) -> Lengths:
     """Of at least one row."""
-    lengths = [len(row.token_ids) for row in rows]
+    lengths = facts_of(rows).length
     p50, p90, p99 = np.percentile(lengths, [50, 90, 99], method="inverted_cdf").tolist()
-    return Lengths(min(lengths), p50, p90, p99, max(lengths))
+    return Lengths(int(lengths.min()), int(p50), int(p90), int(p99), int(lengths.max()))
 
 
 def bins_between(shortest: int, longest: int) -> range:
@@ -147,24 +158,9 @@ def bins_between(shortest: int, longest: int) -> range:
 
 def histogram(rows: Sequence[Rendered], bins: range) -> tuple[Bin, ...]:
     """How many rows are how long, in bins that hold them all."""
-    places = [(len(row.token_ids) - bins.start) // bins.step for row in rows]
+    places = (facts_of(rows).length - bins.start) // bins.step
     counts = np.bincount(places, minlength=len(bins)).tolist()
     return tuple(Bin(start, start + bins.step, rows) for start, rows in zip(bins, counts, strict=True))
-
-
-def find_repeats(examples: Sequence[Example], others: Sequence[Example] | None = None) -> list[Repeat]:
-    """Rows that say exactly what an earlier one of the same file says; or, with ``others``, what one of those says."""
-    known: dict[str, str] = {}
-    for other in others or ():
-        known.setdefault(content_hash(other), other.where)
-    found: list[Repeat] = []
-    for example in examples:
-        key = content_hash(example)
-        if key in known:
-            found.append(Repeat(example.where, known[key]))
-        elif others is None:
-            known[key] = example.where
-    return found
 
 
 def add_up(shapes: Iterable[Shape]) -> Reading:
@@ -179,12 +175,24 @@ def add_up(shapes: Iterable[Shape]) -> Reading:
 
 
 def read_epoch(
-    rows: Sequence[Rendered], order: BatchOrder, *, share_prefix: bool, multiple: int = 1, epoch: int = 0
+    rows: Sequence[Rendered],
+    order: BatchOrder,
+    *,
+    part_positions: int,
+    share_prefix: bool,
+    multiple: int = 1,
+    epoch: int = 0,
 ) -> Reading:
-    """What one epoch over ``rows`` takes, in the batches of ``order``.
+    """What one epoch over ``rows`` takes, in the batches of ``order``, each in parts as training reads it.
 
     Args:
+        part_positions: the most positions that a part of several rows may take.
         share_prefix, multiple: as `make_batch` takes them in training.
     """
+
+    def shape(part: Sequence[int]) -> Shape:
+        return shape_of(rows, part, share_prefix=share_prefix, multiple=multiple)
+
     batches = order.epoch(epoch)
-    return add_up(shape_of(rows, batch, share_prefix=share_prefix, multiple=multiple) for batch in batches)
+    parts = (part for batch in batches for part in halved(batch, lambda rows: shape(rows).positions, part_positions))
+    return replace(add_up(map(shape, parts)), batches=len(batches))

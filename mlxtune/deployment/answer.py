@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlxtune.data.normalize import Message
+from mlxtune.data.example import Message
 from mlxtune.data.render import Renderer
 from mlxtune.deployment.prompts import Prompt, as_prompt
 from mlxtune.deployment.sampling import MAX_TOKENS, SEED, TEMPERATURE
@@ -28,6 +28,8 @@ class Answerer:
     """The system message of a prompt that has none of its own."""
     note: str | None = None
     """What whoever asks should know: that the adapter was trained on another base, maybe."""
+    thinking: bool = False
+    """It is asked for answers with thoughts before them, as it was trained."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,8 @@ def open_answerer(
     """
     tuned = find_tuned(source, adapter, progress=progress)
     model = tuned.open(open_device(device).precision)
-    return Answerer(model, _is_raw(raw, tuned.prompting, model), tuned.prompting.system, tuned.other_base)
+    prompting = tuned.prompting
+    return Answerer(model, _is_raw(raw, prompting, model), prompting.system, tuned.other_base, prompting.thinking)
 
 
 def _is_raw(asked: bool | None, prompting: Prompting, model: Model) -> bool:
@@ -116,9 +119,10 @@ def _encode(answerer: Answerer, renderer: Renderer, prompt: Prompt) -> list[int]
     if not (prompt.text if answerer.raw else prompt.text.strip()):
         raise DataError("the prompt is empty", where=prompt.where, remedy="write something to answer")
     if answerer.raw:
-        if len(prompt.messages) > 1:
+        if len(prompt.messages) > 1 or prompt.tools:
             raise DataError(
-                "the model takes plain text, without a chat template, and this prompt has a system message or turns",
+                "the model takes plain text, without a chat template, and this prompt has turns, a system message or "
+                "tools",
                 where=prompt.where,
                 remedy="give a single text",
             )
@@ -126,4 +130,4 @@ def _encode(answerer: Answerer, renderer: Renderer, prompt: Prompt) -> list[int]
     turns = prompt.messages
     if answerer.system is not None and turns[0].role != "system":
         turns = (Message("system", answerer.system), *turns)
-    return renderer.encode_prompt(turns, prompt.where)
+    return renderer.encode_prompt(turns, prompt.where, tools=prompt.tools, thinking=answerer.thinking)

@@ -3,19 +3,21 @@
 from dataclasses import replace
 from pathlib import Path
 
-from mlxtune.data.normalize import read_examples
+from mlxtune.data.dataset import check_beginning
+from mlxtune.data.source import Source, stream_of
 from mlxtune.deployment.fuse import FuseReport, fuse
 from mlxtune.deployment.tuned import Tuned, check_not_replaced, find_tuned
 from mlxtune.device.choose import open_device
 from mlxtune.device.memory import memory_limit, readable_bytes
 from mlxtune.device.precision import Precision
-from mlxtune.errors import DeviceError, UsageError
+from mlxtune.errors import DataError, DeviceError, NetworkError, UsageError
 from mlxtune.evaluation.fidelity import TOKENS_READ, Distributions, Fidelity, compare, read_distributions
 from mlxtune.files import check_new_folder
 from mlxtune.inference.likelihood import make_reader
-from mlxtune.iteration.opening import held_out, render_split
+from mlxtune.iteration.opening import held_out, render_split, source_of
 from mlxtune.models.chat_template import template_files
 from mlxtune.models.load import bytes_to_open, open_model, precision_to_ask
+from mlxtune.offline import network_off
 from mlxtune.progress import Progress, silent
 from mlxtune.recipe.load import load_recipe
 from mlxtune.recipe.schema import DataSettings
@@ -86,13 +88,21 @@ def _template_files(tuned: Tuned) -> dict[str, str]:
     return {} if tuned.chat_template is None else template_files(tuned.open_tokenizer(), tuned.base.path)
 
 
-def _held_out_rows(tuned: Tuned, data: str | Path | None) -> tuple[Path, DataSettings] | None:
-    """The file to measure on, and how its rows are read; None where there is none, or a run's own is gone."""
-    if tuned.run is None:
-        return None if data is None else (Path(data), DataSettings(train=Path(data)))
-    recipe = load_recipe(tuned.run.resolved).recipe
-    path = held_out(recipe)[1] if data is None else Path(data)
-    return None if path is None or (data is None and not path.is_file()) else (path, recipe.data)
+def _held_out_rows(tuned: Tuned, data: str | Path | None) -> tuple[Source, DataSettings] | None:
+    """The rows to measure on, and how its rows are read; None where there is none, or a run's own is gone."""
+    recipe = None if tuned.run is None else load_recipe(tuned.run.resolved).recipe
+    if data is not None:
+        files = DataSettings.model_validate({"train": data}).train
+        own = DataSettings(train=files) if recipe is None else recipe.data.model_copy(update={"train": files})
+        return source_of(own, "train"), own
+    if tuned.run is None or recipe is None or (split := held_out(recipe)) is None:
+        return None
+    try:
+        commits = tuned.run.read_manifest()["inputs"].get("data_commits")
+        with network_off(when=recipe.offline):
+            return source_of(recipe.data, split, commits=commits), recipe.data
+    except (DataError, NetworkError):
+        return None
 
 
 class _Measure:
@@ -103,18 +113,25 @@ class _Measure:
     """
 
     def __init__(
-        self, tuned: Tuned, path: Path, settings: DataSettings, precision: Precision, allowed: bool, progress: Progress
+        self,
+        tuned: Tuned,
+        source: Source,
+        settings: DataSettings,
+        precision: Precision,
+        allowed: bool,
+        progress: Progress,
     ) -> None:
         self.unmeasured: str | None = None
         self._precision, self._allowed, self._progress = precision, allowed, progress
         self._reference: Distributions | None = None
-        examples = read_examples(path, settings.format)
+        stream = stream_of(source)
+        check_beginning(stream, source.path)
         if self._fits(bytes_to_open(tuned.base.path, precision)):
             model = tuned.open(precision)
             # A row that is too long to train on can be measured on all the same.
             longest = min(settings.max_seq_length, TOKENS_READ)
             settings = settings.model_copy(update={"overflow": "truncate_left", "max_seq_length": longest})
-            rows = render_split(settings, examples, model, path, progress=progress).rows
+            rows = render_split(settings, stream, model, source.path, progress=progress).rows
             self._reference = read_distributions(make_reader(model.network), rows, progress=progress)
 
     def __call__(self, folder: Path) -> Fidelity | None:

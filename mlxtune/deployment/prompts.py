@@ -4,9 +4,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mlxtune.data.example import Message
 from mlxtune.data.faults import Fault, refuse
-from mlxtune.data.normalize import ROLES, Message
-from mlxtune.data.read import read_lines, scan_records
+from mlxtune.data.forms.columns import columns_of
+from mlxtune.data.forms.row import Row
+from mlxtune.data.forms.tools import read_tools
+from mlxtune.data.forms.turns import read_turns
+from mlxtune.data.read import Record, read_lines, read_stream
 from mlxtune.errors import DataError
 
 ROWS = (".jsonl", ".json", ".ndjson")
@@ -17,10 +21,14 @@ REMEDY = 'write {"prompt": "..."}, or {"messages": [...]} whose last turn is the
 
 @dataclass(frozen=True)
 class Prompt:
-    """At least one turn, the last of which is no assistant's; ``where`` it stands, for an error."""
+    """At least one turn, the last of which is no assistant's; ``where`` it stands, for an error.
+
+    ``tools`` are the functions that the model may call, as JSON schemas.
+    """
 
     messages: tuple[Message, ...]
     where: str
+    tools: tuple[dict[str, Any], ...] = ()
 
     @property
     def text(self) -> str:
@@ -37,20 +45,24 @@ def as_prompt(text: str, *, system: str | None = None, where: str = "the prompt"
 def read_prompts(path: Path) -> list[Prompt]:
     """Prompts from JSON Lines (``prompt`` or ``messages`` in each row), or from any other file, one a line.
 
-    Other keys of a row, such as a data file's ``completion``, are passed over; blank lines are none.
+    Turns and ``tools`` are read as those of training rows are, calls and their results too. Other keys of a row, such
+    as a data file's ``completion``, are passed over; blank lines are none.
 
     Raises: DataError, if the file cannot be read or holds no prompt, and for all rows at once that are none.
     """
     if path.suffix.lower() not in ROWS:
         return _read_texts(path)
-    records, faults = scan_records(path)
-    prompts = []
-    for record in records:
-        messages, wrong = _turns(record.fields)
-        prompts.append(Prompt(messages, record.where))
-        if wrong:
-            faults.append(Fault(record.where, wrong))
-    refuse(sorted(faults, key=lambda fault: fault.line), path=path, remedy=REMEDY)
+    prompts: list[Prompt] = []
+    faults: list[Fault] = []
+    for row in read_stream(path):
+        prompt = [row] if isinstance(row, Fault) else _prompt(row)
+        if isinstance(prompt, Prompt):
+            prompts.append(prompt)
+        else:
+            faults += prompt
+    refuse(faults, path=path, remedy=REMEDY)
+    if not prompts:
+        raise DataError("the file has no rows", where=path, remedy=REMEDY)
     return prompts
 
 
@@ -68,25 +80,20 @@ def _read_texts(path: Path) -> list[Prompt]:
     return prompts
 
 
-def _turns(fields: dict[str, Any]) -> tuple[tuple[Message, ...], str]:
-    """The turns of a row, and what is wrong with them, if anything is."""
+def _prompt(record: Record) -> Prompt | list[Fault]:
+    """The prompt of a row, or what is wrong with it."""
+    fields, where = record.fields, record.where
+    row = Row(fields, columns_of(None), where)
+    messages: list[Message] | None = None
     if "messages" in fields and "prompt" in fields:
-        return (), "the row has both 'prompt' and 'messages'"
-    if "prompt" in fields:
-        text = fields["prompt"]
-        is_text = isinstance(text, str) and bool(text.strip())
-        return ((Message("user", text),), "") if is_text else ((), "'prompt' is empty, or no string")
-    turns = fields.get("messages")
-    if not isinstance(turns, list) or not turns:
-        wrong = "the row has neither 'prompt' nor a list of 'messages'"
-    elif not all(_is_turn(turn) for turn in turns):
-        wrong = f"'messages' has a turn without a role ({', '.join(ROLES)}) or without a text as content"
-    elif turns[-1]["role"] == "assistant":
-        wrong = "the last turn is the assistant's: there is nothing left to answer"
+        row.fault("prompt", "the row has both 'prompt' and 'messages'", REMEDY)
+    elif "prompt" in fields:
+        messages = [Message("user", row.text("prompt"))]
+    elif "messages" in fields:
+        messages = read_turns(row, fields["messages"], "'messages'", "messages")
+        if messages and messages[-1].role == "assistant":
+            row.fault("prompt", "the last turn is the assistant's: there is nothing left to answer", REMEDY)
     else:
-        return tuple(Message(turn["role"], turn["content"]) for turn in turns), ""
-    return (), wrong
-
-
-def _is_turn(turn: object) -> bool:
-    return isinstance(turn, dict) and turn.get("role") in ROLES and isinstance(turn.get("content"), str)
+        row.fault("prompt", "the row has neither 'prompt' nor a list of 'messages'", REMEDY)
+    tools = read_tools(row)
+    return row.faults if row.faults or messages is None else Prompt(tuple(messages), where, tools)

@@ -8,7 +8,8 @@ import contextlib
 import sys
 from collections.abc import Iterator
 
-from mlxtune.network import close_hub, is_offline
+from mlxtune.network import is_offline
+from mlxtune.offline import close_network
 
 
 @contextlib.contextmanager
@@ -34,12 +35,12 @@ def open_file_limit_kept() -> Iterator[None]:
 
 
 def import_mlx_lm() -> None:
-    """Import mlx_lm, once, with the limit of open files as it was, and where the network is off with the hub closed.
+    """Import mlx_lm, once, with the limit of open files as it was, and with the guard up where the network is off.
 
     All work with a model comes through here, from the command line as from Python.
     """
     if is_offline():
-        close_hub()
+        close_network()
     if "mlx_lm" not in sys.modules:
         with open_file_limit_kept():
             import mlx_lm  # noqa: F401 - for its effects

@@ -13,6 +13,7 @@ import numpy as np
 
 from mlxtune.data.batch import reading_batches
 from mlxtune.data.render import Rendered
+from mlxtune.data.store.rows import facts_of
 from mlxtune.errors import DataError
 from mlxtune.inference.likelihood import Reader, log_probabilities, target_states
 from mlxtune.progress import Progress, silent
@@ -84,18 +85,19 @@ def choose_rows(dataset: Sequence[Rendered], *, max_tokens: int, max_targets: in
 
     Raises: DataError, as of `read_distributions`.
     """
-    useful = [row for row in dataset if row.is_target.any() and len(row.token_ids) <= max_tokens]
+    facts = facts_of(dataset)
+    useful = np.flatnonzero((facts.target_count > 0) & (facts.length <= max_tokens)).tolist()
     if not useful:
         raise DataError(
             f"no row has a target and at most {max_tokens} tokens",
             where=dataset[0].where,
             remedy="give shorter rows, that end with what is to be learned",
         )
-    mean_length = sum(len(row.token_ids) for row in useful) / len(useful)
+    mean_length = float(facts.length[useful].mean())
     chosen: list[Rendered] = []
     room = max_tokens
     for number in _spread(len(useful), max(1, int(max_tokens / mean_length))):
-        row = useful[number]
+        row = dataset[useful[number]]
         if len(row.token_ids) <= room:
             chosen.append(row)
             room -= len(row.token_ids)

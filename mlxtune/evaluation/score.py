@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from mlxtune.data.normalize import Example
+from mlxtune.data.example import Example
 from mlxtune.data.render import Rendered
 from mlxtune.evaluation.heldout import read_heldout
 from mlxtune.evaluation.statistics import Interval, bootstrap_rate_interval, bootstrap_ratio_interval

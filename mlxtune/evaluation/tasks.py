@@ -3,7 +3,7 @@
 Knows examples and scorers; nothing of which model is asked. Base and tuned get the same prompts, limits and sampling.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from mlx import nn
 
+from mlxtune.data.example import Example
 from mlxtune.data.faults import Fault, refuse
-from mlxtune.data.normalize import Example
 from mlxtune.data.render import Renderer
 from mlxtune.errors import DataError
 from mlxtune.evaluation.scorers import SCORERS
@@ -42,7 +42,7 @@ class TaskResult:
     samples: Sequence[Mapping[str, Any]]
 
 
-def check_task(tokenizer: "TokenizerWrapper", examples: Sequence[Example], task: Task, *, path: Path) -> None:
+def check_task(tokenizer: "TokenizerWrapper", examples: Iterable[Example], task: Task, *, path: Path) -> None:
     """Find out without a network whether the task can be asked of every row.
 
     Args:

@@ -14,9 +14,9 @@ from typing import Any
 import mlx.core as mx
 
 from mlxtune.data.dataset import render_examples
-from mlxtune.data.normalize import Example, read_examples
+from mlxtune.data.example import Example, content_hash
 from mlxtune.data.render import Rendered
-from mlxtune.data.split import content_hash
+from mlxtune.data.source import find_source, read_examples
 from mlxtune.device.choose import Device, open_device
 from mlxtune.device.dequantize import is_quantized, rounded_weight
 from mlxtune.device.memory import memory_limit, readable_bytes
@@ -110,12 +110,12 @@ def _packaged_rows() -> _Rows:
     from mlxtune.recipe.catalogue import packaged_recipe
 
     path = packaged_recipe(PACKAGED).folder / "data" / "valid.jsonl"
-    return _Rows(path, (), read_examples(path), are_own=False)
+    return _Rows(path, (), read_examples(find_source([(str(path), 1.0)], "valid")), are_own=False)
 
 
 def _read_rows(path: Path, *, choosing: bool) -> _Rows:
     """Raises: DataError, for a file that cannot be read, or too few different rows to choose and judge."""
-    examples = read_examples(path)
+    examples = read_examples(find_source([(str(path), 1.0)], "test"))
     if not choosing:
         return _Rows(path, (), examples, are_own=True)
     different = list({content_hash(example): example for example in examples}.values())

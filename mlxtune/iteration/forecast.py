@@ -12,9 +12,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
+import numpy as np
+
 from mlxtune.data.batch import READING_TOKENS, Shape
 from mlxtune.data.render import Rendered
 from mlxtune.data.stats import add_up
+from mlxtune.data.store.rows import facts_of, take_rows
 from mlxtune.device.memory import MemoryLimit, memory_limit, readable_bytes
 from mlxtune.errors import DeviceError, TrainingError
 from mlxtune.iteration.ready import Ready
@@ -29,6 +32,8 @@ from mlxtune.training.recompute import recompute_blocks
 
 EPOCHS_LOOKED_AT = 3
 """The batches of later epochs are like theirs."""
+BATCHES_LOOKED_AT = 10_000
+"""From which on fewer epochs are enough."""
 QUANTILES = (0.2, 0.4, 0.6, 0.8)
 """Of the parts by size: which are tried, beside those of a ladder from the smallest to the largest."""
 RUNG = 2.0
@@ -183,7 +188,8 @@ def work_of(ready: Ready, *, epochs: int = EPOCHS_LOOKED_AT) -> Work:
 
 
 def _windows(ready: Ready, epochs: int) -> Iterator[list[Rows]]:
-    for epoch in range(min(epochs, ready.plan.epochs or epochs)):
+    enough = max(1, BATCHES_LOOKED_AT // max(1, ready.order.count_batches(0)))
+    for epoch in range(min(epochs, enough, ready.plan.epochs or epochs)):
         yield from epoch_windows(ready.order, ready.plan.gradient_accumulation_steps, epoch)
 
 
@@ -324,8 +330,12 @@ def _foretell_reading(
     if split not in ready.opened.datasets:
         return None
     dataset = ready.opened.datasets[split]
-    rows = sorted(dataset.rows, key=lambda row: -len(row.token_ids))
-    few, at_once = _as_many(rows, TRIED_TOKENS), _as_many(rows, READING_TOKENS)
+    lengths = facts_of(dataset.rows).length
+    longest_first = np.argsort(-lengths, kind="stable")
+    few, at_once = (
+        take_rows(dataset.rows, longest_first[: max(1, tokens // int(lengths[longest_first[0]]))])
+        for tokens in (TRIED_TOKENS, READING_TOKENS)
+    )
     reads(ready, few[:1])  # the first takes longer
     read = reads(ready, few)
     if read is None:
@@ -334,11 +344,6 @@ def _foretell_reading(
     if known_bytes < peak <= left_bytes and (whole := reads(ready, at_once)) is not None:
         read, peak = whole, whole.peak_bytes
     return Read(dataset.report.tokens, read.seconds * dataset.report.tokens / read.tokens, peak)
-
-
-def _as_many(rows: Sequence[Rendered], tokens: int) -> Sequence[Rendered]:
-    """As many rows, the longest first, as are read together with so many tokens."""
-    return rows[: max(1, tokens // len(rows[0].token_ids))]
 
 
 def _longest_row(ready: Ready, measured: Sequence[Measured], left_bytes: int) -> int:

@@ -5,23 +5,27 @@ And says the recipe in the plain values that the floors below take: a training p
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mlxtune.adapters.attach import LoraShape
 from mlxtune.adapters.format import hash_of_adapter
-from mlxtune.data.dataset import Dataset, render_examples
-from mlxtune.data.normalize import Example, read_examples
+from mlxtune.data.dataset import Dataset, check_beginning, render_examples
+from mlxtune.data.example import Example
+from mlxtune.data.forms.template import hash_of_files
+from mlxtune.data.normalize import Shape
 from mlxtune.data.order import BatchOrder, BatchSize, batch_order
 from mlxtune.data.render import Rendered
+from mlxtune.data.source import Source, find_source, hash_of, stream_of
+from mlxtune.data.store.census import Stream
 from mlxtune.device.choose import Device, open_device
 from mlxtune.errors import RunError
 from mlxtune.evaluation.tasks import Task, check_task
-from mlxtune.files import sha256_of
 from mlxtune.models.load import Model, open_model
 from mlxtune.models.source import ModelFolder, find_model
+from mlxtune.offline import network_off
 from mlxtune.progress import Progress, silent
 from mlxtune.recipe.load import load_recipe
 from mlxtune.recipe.schema import DataSettings, EvaluationSettings, Recipe
@@ -40,6 +44,7 @@ class Opened:
     device: Device
     folder: ModelFolder
     model: Model
+    sources: dict[str, Source]
     datasets: dict[str, Dataset]
     start_base: str | None = None
     """What the adapter that training starts from calls its base, if there is one and it says so."""
@@ -47,6 +52,8 @@ class Opened:
     def inputs(self) -> dict[str, Any]:
         """What the result depends on besides the recipe: a resumed run must have the same."""
         start = {}
+        commits = {place: commit for source in self.sources.values() for place, commit in source.commits.items()}
+        templates = hash_of_files(shape_of(self.recipe.data).template)
         if (adapter := self.recipe.model.adapter) is not None:
             start["adapter"] = {"source": str(adapter), "sha256": hash_of_adapter(adapter_folder(adapter))}
         return {
@@ -56,7 +63,9 @@ class Opened:
                 "sha256": self.folder.sha256,
             },
             **start,
-            "data": {split: sha256_of(Path(getattr(self.recipe.data, split))) for split in self.datasets},
+            "data": {split: hash_of(source) for split, source in self.sources.items()},
+            **({"data_commits": commits} if commits else {}),
+            **({"data_template": templates} if templates else {}),
             "chat_template": chat_template_hash(self.model.tokenizer),
             "train_on": self.recipe.data.train_on,
             "precision": self.device.precision.name,
@@ -65,42 +74,78 @@ class Opened:
     def prompting(self) -> Prompting:
         """How the tuned model wants its prompts: as the training rows have them."""
         train = self.datasets["train"]
-        without_template = train.report.format == "prompt_completion" and not self.model.tokenizer.has_chat_template
-        return Prompting(raw=train.report.format == "text" or without_template, system=train.system)
+        without_template = train.report.kind == "prompt_completion" and not self.model.tokenizer.has_chat_template
+        raw = train.report.kind == "text" or without_template
+        return Prompting(raw, train.system, train.thinks)
 
 
 def open_recipe(
-    recipe: Recipe, *, device: str = "auto", revision: str | None = None, progress: Progress = silent
+    recipe: Recipe,
+    *,
+    device: str = "auto",
+    revision: str | None = None,
+    commits: Mapping[str, str] | None = None,
+    progress: Progress = silent,
 ) -> Opened:
     """Open the device, the model and every data file that a recipe names; nothing is written but the cache.
 
     Args:
         revision: of a model from the hub, the commit that a run to be resumed began with.
+        commits: of data sets from the hub, the same.
 
     Raises: MlxtuneError, in its kinds, for all that cannot be opened, rows that cannot be trained on, and held-out rows
         of which the recipe's tasks cannot be asked: after hours of training it would be late to learn of them.
     """
     chosen = open_device(device)
-    paths = {split: getattr(recipe.data, split) for split in SPLITS if getattr(recipe.data, split) is not None}
-    examples = {split: read_examples(path, recipe.data.format) for split, path in paths.items()}  # before any download
+    sources = {
+        split: source_of(recipe.data, split, commits=commits, progress=progress) for split in splits_of(recipe.data)
+    }
+    streams = {split: stream_of(source) for split, source in sources.items()}
+    for split, stream in streams.items():  # before a model is fetched
+        check_beginning(stream, sources[split].path)
     folder = find_recipe_model(recipe, revision=revision, progress=progress)
     model = open_model(folder.path, chosen.precision, recipe.data.chat_template)
     datasets = {
-        split: render_split(recipe.data, examples[split], model, path, progress=progress)
-        for split, path in paths.items()
+        split: render_split(recipe.data, streams[split], model, source.path, progress=progress)
+        for split, source in sources.items()
     }
-    split, path = held_out(recipe)
-    if path is not None:
+    if (split := held_out(recipe)) is not None:
         for task in tasks_of(recipe.evaluation):
-            check_task(model.tokenizer, datasets[split].examples, task, path=path)
-    return Opened(recipe, chosen, folder, model, datasets)
+            check_task(model.tokenizer, datasets[split].examples(), task, path=sources[split].path)
+    return Opened(recipe, chosen, folder, model, sources, datasets)
 
 
-def held_out(recipe: Recipe) -> tuple[str, Path | None]:
-    """The split that is scored, and its file if there is one: test, and without it valid."""
-    if recipe.data.test is not None:
-        return "test", recipe.data.test
-    return "valid", recipe.data.valid
+def splits_of(data: DataSettings) -> list[str]:
+    """The splits that a recipe has data for."""
+    return [split for split in SPLITS if getattr(data, split) is not None]
+
+
+def held_out(recipe: Recipe) -> str | None:
+    """The split that is scored: test, without it valid; None without both."""
+    return next((split for split in ("test", "valid") if split in splits_of(recipe.data)), None)
+
+
+def source_of(
+    data: DataSettings, split: str, *, commits: Mapping[str, str] | None = None, progress: Progress = silent
+) -> Source:
+    """What a split that the recipe has is read from, and how; data sets of the hub are fetched if they are not cached.
+
+    Args:
+        commits: as of `find_source`.
+
+    Raises: as `find_source`.
+    """
+    places = [(file.path, file.weight) for file in getattr(data, split)]
+    return find_source(places, split, shape_of(data), commits=commits, progress=progress)
+
+
+def shape_of(data: DataSettings) -> Shape:
+    """How the rows are read, in plain values."""
+    columns = None if data.columns is None else data.columns.model_dump(exclude_none=True)
+    template = data.template
+    if template is not None and not isinstance(template, str):
+        template = template.model_dump(exclude_none=True)
+    return Shape(data.format, columns, template)
 
 
 def find_base(run: RunFolder, *, progress: Progress = silent) -> ModelFolder:
@@ -109,7 +154,9 @@ def find_base(run: RunFolder, *, progress: Progress = silent) -> ModelFolder:
     Raises: RunError, if what is there now is another model than it was; ModelError, if it is gone.
     """
     model = run.read_manifest()["inputs"]["model"]
-    folder = find_recipe_model(load_recipe(run.resolved).recipe, revision=model.get("revision"), progress=progress)
+    recipe = load_recipe(run.resolved).recipe
+    with network_off(when=recipe.offline):
+        folder = find_recipe_model(recipe, revision=model.get("revision"), progress=progress)
     if folder.sha256 != model["sha256"]:
         raise RunError(
             "the base model is not the one that this run was trained on: its hash differs",
@@ -138,9 +185,14 @@ def chat_template_hash(tokenizer: Any) -> str | None:
 
 
 def render_split(
-    settings: DataSettings, examples: Sequence[Example], model: Model, path: Path, *, progress: Progress = silent
+    settings: DataSettings,
+    examples: Iterable[Example] | Stream,
+    model: Model,
+    path: Path,
+    *,
+    progress: Progress = silent,
 ) -> Dataset:
-    """One data file's examples, rendered as the recipe says."""
+    """A split's examples, rendered as the recipe says."""
     return render_examples(
         examples,
         model.tokenizer,

@@ -29,13 +29,15 @@ from mlxtune.iteration.steps import make_training
 from mlxtune.iteration.watch import NOBODY, RunResult, Watch
 from mlxtune.models import chat_template
 from mlxtune.models.safetensors import validate_safetensors
+from mlxtune.offline import network_off
 from mlxtune.recipe.load import LoadedRecipe, load_recipe
 from mlxtune.recipe.schema import Recipe
-from mlxtune.runs.folder import RunFolder, create_run, lock, open_run, refuse_taken
+from mlxtune.runs.folder import RUNS, RunFolder, create_run, lock, open_run, refuse_taken
 from mlxtune.runs.log import Log, attempt_log, in_short
 from mlxtune.runs.manifest import make_manifest, refuse_changes, versions
 from mlxtune.runs.metrics import append_metrics, cut_metrics, metrics_bytes, read_metrics
 from mlxtune.runs.prompting import FILE
+from mlxtune.synced import warning_of_synced
 from mlxtune.training.checkpoint import (
     ADAPTER,
     load_checkpoint,
@@ -83,6 +85,22 @@ def run_recipe(
         run_dir = Path(run_dir)
         refuse_taken(run_dir)
     loaded = recipe if isinstance(recipe, LoadedRecipe) else load_recipe(recipe, overrides)
+    with network_off(when=loaded.recipe.offline):
+        return _run_new(loaded, ranks, device=device, run_dir=run_dir, score=score, auto=auto, watch=watch)
+
+
+def _run_new(
+    loaded: LoadedRecipe,
+    ranks: Ranks,
+    *,
+    device: str,
+    run_dir: Path | None,
+    score: bool,
+    auto: bool,
+    watch: Watch,
+) -> RunResult:
+    """What the first rank does for a new run."""
+    _warn_if_synced(run_dir or RUNS, watch)
     loaded.check_files()
     # without defaults: what the recipe leaves out may be an adapter's to say
     _tell(ranks, recipe=loaded.recipe.model_dump(mode="json", exclude_unset=True))
@@ -144,19 +162,26 @@ def resume_run(
     def is_done() -> bool:
         return run.is_finished and (not score or settings.data.test is None or run.read_scores() is not None)
 
-    with lock(run, to_write=not is_done()):
+    with network_off(when=settings.offline), lock(run, to_write=not is_done()):
         if is_done():
             finished = run.read_manifest()["finished"]
             _tell(ranks, finished=finished, run_dir=str(run.path))
             return RunResult(run_dir=run.path, **finished, scores=run.read_scores())
+        _warn_if_synced(run.path, watch)
         _tell(ranks, recipe=settings.model_dump(mode="json"))
-        revision = run.read_manifest()["inputs"]["model"].get("revision")
-        opened = open_recipe(settings, device=device, revision=revision, progress=watch.progress)
+        before = run.read_manifest()["inputs"]
+        revision, commits = before["model"].get("revision"), before.get("data_commits")
+        opened = open_recipe(settings, device=device, revision=revision, commits=commits, progress=watch.progress)
         inputs = {run.resolved.name: sha256_of(run.resolved), **opened.inputs()}
-        refuse_changes(run.read_manifest()["inputs"], inputs, where=run.path)
+        refuse_changes(before, inputs, where=run.path)
         ready = make_ready(opened)
         _refuse_other_inputs(ready, ranks)
         return _train_and_score(run, ready, ranks, score=score, watch=watch)
+
+
+def _warn_if_synced(folder: Path, watch: Watch) -> None:
+    if (warning := warning_of_synced(folder)) is not None:
+        watch.warned(warning)
 
 
 def _settled_alike(recipe: LoadedRecipe, settings: Recipe) -> LoadedRecipe:
@@ -179,7 +204,13 @@ def _train_along(ranks: Ranks, *, device: str, watch: Watch) -> RunResult:
     told = json.loads(ranks.text_of_first())
     if "finished" in told:
         return RunResult(run_dir=Path(told["run_dir"]), **told["finished"])
-    ready = make_ready(open_recipe(Recipe.model_validate(told["recipe"]), device=device, progress=watch.progress))
+    recipe = Recipe.model_validate(told["recipe"])
+    with network_off(when=recipe.offline):
+        return _train_along_by(recipe, ranks, device=device, watch=watch)
+
+
+def _train_along_by(recipe: Recipe, ranks: Ranks, *, device: str, watch: Watch) -> RunResult:
+    ready = make_ready(open_recipe(recipe, device=device, progress=watch.progress))
     ready, _ = settle_memory(ready)
     _refuse_other_inputs(ready, ranks)
     run = RunFolder(Path(ranks.text_of_first()))
@@ -313,7 +344,7 @@ def _with_own_validation(ready: Ready, ranks: Ranks) -> Ready:
     valid = opened.datasets.get("valid")
     if valid is None or ranks.is_alone:
         return ready
-    own = replace(valid, rows=tuple(ranks.share(valid.rows)))
+    own = replace(valid, rows=ranks.share(valid.rows))
     return replace(ready, opened=replace(opened, datasets={**opened.datasets, "valid": own}))
 
 

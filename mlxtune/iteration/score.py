@@ -7,24 +7,27 @@ base's again.
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from mlxtune.adapters.open import attach_adapter
 from mlxtune.cache import cache_folder
-from mlxtune.data.normalize import read_examples
+from mlxtune.data.forms.template import hash_of_files
+from mlxtune.data.reading.locations import is_remote
+from mlxtune.data.source import Source, find_source, hash_of, stream_of
 from mlxtune.device.choose import Device, open_device
 from mlxtune.errors import DataError, UsageError
 from mlxtune.evaluation.score import Scores, score_model
 from mlxtune.evaluation.statistics import CONFIDENCE, Interval
 from mlxtune.files import sha256_of, write_json, write_text
 from mlxtune.iteration.card import write_card
-from mlxtune.iteration.opening import find_base, held_out, render_split, tasks_of
+from mlxtune.iteration.opening import find_base, held_out, render_split, source_of, tasks_of
 from mlxtune.models.chat_template import FILE, chat_template_sha256
 from mlxtune.models.load import Model, open_model, precision_to_ask, read_config
 from mlxtune.models.source import ModelFolder, find_model
+from mlxtune.offline import network_off
 from mlxtune.progress import Progress, silent
 from mlxtune.recipe.load import LoadedRecipe, load_recipe
 from mlxtune.recipe.schema import DataSettings, EvaluationSettings, Recipe
@@ -38,17 +41,18 @@ SHORTEST_CONTEXT = 512
 
 @dataclass(frozen=True)
 class HeldOutRows:
-    """What a model is scored on: a file, how its rows are read, and what is asked of them."""
+    """What a model is scored on: rows, how they are rendered, and what is asked of them."""
 
-    path: Path
+    source: Source
     data: DataSettings
     evaluation: EvaluationSettings
 
     def basis(self) -> dict[str, Any]:
         """All of it that scores depend on."""
         return {
-            "data_sha256": sha256_of(self.path),
+            "data_sha256": hash_of(self.source),
             "data": self.data.model_dump(mode="json", exclude={"train", "valid", "test", "chat_template"}),
+            "data_template": hash_of_files(self.source.shape.template),
             "chat_template": chat_template_sha256(self.data.chat_template),
             "tasks": [task.model_dump(mode="json") for task in self.evaluation.tasks],
         }
@@ -84,7 +88,7 @@ def evaluate(
                 "a run is scored on its own recipe's rows", where=run_or_model, remedy="leave out --recipe and --data"
             )
         run = open_run(Path(run_or_model))
-        with lock(run):
+        with network_off(when=load_recipe(run.resolved).recipe.offline), lock(run):
             return score_run(run, device=open_device(device), force=force, progress=progress)
     source = str(run_or_model)
     if (recipe is None) == (data is None):
@@ -93,19 +97,35 @@ def evaluate(
             where=source,
             remedy="give --recipe RECIPE or --data FILE",
         )
+    if recipe is not None and not isinstance(recipe, LoadedRecipe):
+        recipe = load_recipe(recipe)
+    with network_off(when=recipe is not None and recipe.recipe.offline):
+        return _evaluate_model(source, recipe, data, device=device, force=force, progress=progress)
+
+
+def _evaluate_model(
+    source: str,
+    recipe: LoadedRecipe | None,
+    data: str | Path | None,
+    *,
+    device: str,
+    force: bool,
+    progress: Progress,
+) -> dict[str, Any]:
+    """`evaluate` for a model, with either a recipe or data."""
     rows = None if recipe is None else _rows_of_recipe(recipe)
-    path = _present(Path(data)) if data is not None else None
+    held = None if data is None else _present([str(data)], lambda: find_source([(str(data), 1.0)], "test"))
     chosen = open_device(device)
     folder = find_model(source, progress=progress)
     chosen = replace(chosen, precision=precision_to_ask(folder.path, chosen.precision))
     if rows is None:
-        assert path is not None
+        assert held is not None
         longest = read_config(folder.path).get("max_position_embeddings", SHORTEST_CONTEXT)
-        rows = HeldOutRows(path, DataSettings(train=path, max_seq_length=longest), EvaluationSettings())
+        rows = HeldOutRows(held, _any_rows(longest), EvaluationSettings())
     found = _scores_as_it_is(rows, folder, chosen, force=force, progress=progress)
     return {
         "model": source,
-        "data": str(rows.path),
+        "data": str(rows.source.path),
         "rows": found.metrics["loss"].count,
         "confidence": CONFIDENCE,
         "metrics": _plain(found.metrics),
@@ -113,10 +133,9 @@ def evaluate(
     }
 
 
-def _rows_of_recipe(recipe: LoadedRecipe | str | Path) -> HeldOutRows:
-    loaded = recipe if isinstance(recipe, LoadedRecipe) else load_recipe(recipe)
-    path = _held_out_path(loaded.recipe, loaded.path)[1]
-    return HeldOutRows(path, loaded.recipe.data, loaded.recipe.evaluation)
+def _rows_of_recipe(loaded: LoadedRecipe) -> HeldOutRows:
+    source = _held_out_source(loaded.recipe, _held_out_split(loaded.recipe, loaded.path))
+    return HeldOutRows(source, loaded.recipe.data, loaded.recipe.evaluation)
 
 
 def score_run(
@@ -135,9 +154,10 @@ def score_run(
     Raises: as `evaluate`.
     """
     recipe = load_recipe(run.resolved).recipe
-    split, path = _held_out_path(recipe, run.resolved)
+    split = _held_out_split(recipe, run.resolved)
+    source = _held_out_source(recipe, split, run.read_manifest()["inputs"].get("data_commits"))
     adapter = run.finished_adapter()
-    rows = HeldOutRows(path, recipe.data, recipe.evaluation)
+    rows = HeldOutRows(source, recipe.data, recipe.evaluation)
     if (template := adapter / FILE).is_file():  # the recipe's may have changed since
         rows = replace(rows, data=recipe.data.model_copy(update={"chat_template": template}))
     folder = base or find_base(run, progress=progress)
@@ -169,22 +189,33 @@ def score_run(
     return content
 
 
-def _held_out_path(recipe: Recipe, where: Path) -> tuple[str, Path]:
-    split, path = held_out(recipe)
-    if path is None:
+def _held_out_split(recipe: Recipe, where: Path) -> str:
+    if (split := held_out(recipe)) is None:
         raise UsageError(
             "the recipe names no held-out data, so there is nothing to score on",
             where=where,
             remedy="add data.test or data.valid to the recipe; `mlxtune data split` makes them from one file",
         )
-    return split, _present(path)
+    return split
 
 
-def _present(data: Path) -> Path:
-    if not data.is_file():
-        remedy = "name a JSONL file, or put it back; what was scored before is in a run's scores.json"
-        raise DataError("the held-out rows are not there", where=data, remedy=remedy)
-    return data
+def _present(places: Sequence[str], find: Callable[[], Source]) -> Source:
+    """What ``find`` finds. Raises: DataError, if any of the ``places`` that it looks at is not there."""
+    for place in places:
+        if not is_remote(place) and not Path(place).exists():
+            remedy = "name rows that are there, or put these back; what was scored before is in a run's scores.json"
+            raise DataError("the held-out rows are not there", where=place, remedy=remedy)
+    return find()
+
+
+def _held_out_source(recipe: Recipe, split: str, commits: Mapping[str, str] | None = None) -> Source:
+    places = [file.path for file in getattr(recipe.data, split)]
+    return _present(places, lambda: source_of(recipe.data, split, commits=commits))
+
+
+def _any_rows(longest: int) -> DataSettings:
+    """How rows are read that no recipe speaks of; the place of training data is never looked at."""
+    return DataSettings.model_validate({"train": "-", "max_seq_length": longest})
 
 
 def _side_by_side(base: Sequence[Mapping[str, Any]], tuned: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -231,9 +262,9 @@ def _scores_as_it_is(
 
 
 def _score(rows: HeldOutRows, model: Model, *, progress: Progress) -> Scores:
-    dataset = render_split(rows.data, read_examples(rows.path, rows.data.format), model, rows.path, progress=progress)
+    dataset = render_split(rows.data, stream_of(rows.source), model, rows.source.path, progress=progress)
     tasks = tasks_of(rows.evaluation)
-    return score_model(model, dataset.rows, dataset.examples, tasks, seed=BOOTSTRAP_SEED, progress=progress)
+    return score_model(model, dataset.rows, list(dataset.examples()), tasks, seed=BOOTSTRAP_SEED, progress=progress)
 
 
 def _plain(metrics: Mapping[str, Interval]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from typing import Any
 
 from mlxtune.data.batch import Batch, Shape, count_positions, make_batch, shape_of
 from mlxtune.data.render import Rendered
+from mlxtune.data.store.rows import places_of
 from mlxtune.device.choose import Device
 from mlxtune.device.distributed import ALONE, Ranks
 from mlxtune.iteration.ready import Ready
@@ -55,7 +56,7 @@ def make_training(
         step=step,
         make_batch=batch_of,
         positions=functools.partial(count_positions, rows, share_prefix=share_prefix),
-        places=[row.where for row in rows],
+        places=places_of(rows),
         record=record,
         validate=validate,
         save=save,

@@ -1,8 +1,8 @@
 """Chat templates put in place of a tokenizer's own, for base models that have none: packaged ones, and Jinja files.
 
-A template is tried on one question and answer before it is used, in the sandbox in which transformers renders every
-template: what follows the answer has to be a token, since a model learns to stop at a token. That token then ends a
-generation like those that the model's config names. Knows tokenizers; where a template is kept is runs' business.
+A template is tried on one question and answer before it is used, in the sandbox that bounds what it costs
+(`chat_sandbox`): what follows the answer has to be a token, since a model learns to stop at a token. That token then
+ends a generation like those that the model's config names. Knows tokenizers; where a template is kept is runs' matter.
 """
 
 import hashlib
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import jinja2
 
 from mlxtune.errors import ModelError
+from mlxtune.models.chat_sandbox import compile_chat
 from mlxtune.recipe.choices import CHAT_TEMPLATES
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ def put_chat_template(tokenizer: "TokenizerWrapper", template: ChatTemplate) -> 
         text = BOS + text
     tokenizer.chat_template, tokenizer.has_chat_template, tokenizer._chat_template = text, True, None  # noqa: SLF001 - mlx_lm's own renderer goes first
     try:
-        rendered = tokenizer.apply_chat_template(TRIAL, tokenize=False, enable_thinking=False)
+        rendered = _try(tokenizer, text)
     except Exception as error:  # a template is a stranger's program, and fails in any way
         where = template if (line := _line_of(error)) is None else f"{template}:{line}"
         remedy = "mend it, or choose another in data.chat_template"
@@ -79,6 +80,12 @@ def put_chat_template(tokenizer: "TokenizerWrapper", template: ChatTemplate) -> 
         )
     if rest.strip():
         tokenizer.add_eos_token(str(_turn_end(tokenizer, rest.strip(), template)))
+
+
+def _try(tokenizer: "TokenizerWrapper", text: str) -> str:
+    """What a template makes of `TRIAL`. Raises: anything that a template's code can."""
+    given = {"messages": TRIAL, "tools": None, "documents": None, "add_generation_prompt": False}
+    return compile_chat(text).render({**tokenizer.special_tokens_map, **given, "enable_thinking": False})
 
 
 def _turn_end(tokenizer: "TokenizerWrapper", rest: str, template: ChatTemplate) -> int:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from mlxtune.errors import DeviceError, ModelError
-from mlxtune.files import write_text
+from mlxtune.files import SHARED, write_text
 from mlxtune.models.hub_files import (
     COMMIT,
     Listing,
@@ -90,7 +90,7 @@ def fetch_snapshot(name: HubName, *, newest: bool = False, progress: Progress = 
     if name.revision != listing.commit:
         ref = repository_folder(name.repo) / "refs" / name.revision
         ref.parent.mkdir(parents=True, exist_ok=True)
-        write_text(ref, listing.commit)
+        write_text(ref, listing.commit, mode=SHARED)  # as the hub's own client, whose cache it is
     return snapshot
 
 

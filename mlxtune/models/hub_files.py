@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from json import JSONDecodeError
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
-from mlxtune.errors import ModelError, NetworkError
+from mlxtune.errors import DataError, ModelError, NetworkError
 from mlxtune.files import flush, naming
 from mlxtune.network import hub_settings, open_hub
 
@@ -36,6 +36,10 @@ WAIT = 429
 DENIED = (401, 403)
 SERVER_ERRORS = range(500, 600)
 RANGE_IS_SENT = 206
+
+RepoKind = Literal["model", "dataset"]
+"""Of what a repository is; an error of a data set's is a `DataError`."""
+WORDS = {"model": "model", "dataset": "data set"}
 
 Told = Callable[[int], None]
 """Called with the number of bytes that came; negative where some have to come again."""
@@ -59,23 +63,25 @@ class Listing:
     licence: str | None
 
 
-def page_of(repo: str) -> str:
+def page_of(repo: str, kind: RepoKind = "model") -> str:
     """Where a person reads about a repository."""
-    return f"{HOME}/{repo}"
+    return f"{HOME}/{repo}" if kind == "model" else f"{HOME}/datasets/{repo}"
 
 
-def list_files(repo: str, revision: str) -> Listing:
+def list_files(repo: str, revision: str, kind: RepoKind = "model") -> Listing:
     """The files of ``repo`` at what ``revision`` names now: a branch, a tag or a commit.
 
-    Raises: ModelError, if there is no such repository or revision, or it may not be read; NetworkError.
+    Raises: ModelError (DataError), if there is no such repository or revision, it may not be read, or it lists a file
+        whose name leads out of it; NetworkError.
     """
-    with _asking(repo, revision) as settings:
+    with _asking(repo, revision, kind) as settings:
         from huggingface_hub import HfApi
 
         api = HfApi(endpoint=settings.ENDPOINT, **_library())
         seconds = settings.DEFAULT_REQUEST_TIMEOUT
         try:
-            info = api.model_info(repo, revision=revision, files_metadata=True, timeout=seconds)
+            ask = api.model_info if kind == "model" else api.dataset_info
+            info = ask(repo, revision=revision, files_metadata=True, timeout=seconds)
         except (KeyError, TypeError, JSONDecodeError) as error:  # a page for people, or JSON of another kind
             raise _no_hub(settings.ENDPOINT) from error
         files = {
@@ -86,12 +92,32 @@ def list_files(repo: str, revision: str) -> Listing:
         if not (_is_hex(info.sha, 40) and all(_is_sound(file) for file in files.values())):
             raise _no_hub(settings.ENDPOINT)
         assert info.sha is not None
+        if outside := [name for name in files if not is_inside(name)]:
+            raise _error(
+                kind,
+                f"{repo} lists a file whose name leads out of it: {outside[0][:100]!r}",
+                where=page_of(repo, kind),
+                remedy="do not use it: no program that the hub knows writes such names",
+            )
         licences = [str(tag)[len(LICENCE) :] for tag in info.tags or () if str(tag).startswith(LICENCE)]
         return Listing(info.sha, files, licences[0] if licences else None)
 
 
+def is_inside(name: str) -> bool:
+    """Whether a file's name in a repository stays in it, on any system."""
+    parts = name.split("/")
+    return not any(part in ("", ".", "..") for part in parts) and not any(mark in name for mark in ("\\", "\0", ":"))
+
+
 def fetch_file(
-    repo: str, commit: str, name: str, remote: RemoteFile, told: Told, *, wait: Callable[[float], None] = time.sleep
+    repo: str,
+    commit: str,
+    name: str,
+    remote: RemoteFile,
+    told: Told,
+    *,
+    kind: RepoKind = "model",
+    wait: Callable[[float], None] = time.sleep,
 ) -> Path:
     """The file ``name`` of ``repo`` in the hub's cache, fetched if it is not there.
 
@@ -99,24 +125,26 @@ def fetch_file(
         told: called as bytes come; in the end, with the size of the file in all.
         wait: sleeps before a retry; but for tests.
 
-    Raises: ModelError, if it may not be read; NetworkError, if it does not come or is not what the listing says.
+    Raises: ModelError (DataError), if it may not be read; NetworkError, if it does not come or is not what the listing
+        says.
     """
-    path = repository_folder(repo) / "snapshots" / commit / name
+    path = repository_folder(repo, kind) / "snapshots" / commit / name
     if path.is_file():
         told(remote.size)
         return path
-    with _asking(repo, commit) as settings:
+    with _asking(repo, commit, kind) as settings:
         from huggingface_hub import hf_hub_download, hf_hub_url
 
-        blob = None if remote.sha256 is None else blob_path(repo, remote.sha256)
+        blob = None if remote.sha256 is None else blob_path(repo, remote.sha256, kind)
         if blob is not None:
-            url = hf_hub_url(repo, name, revision=commit, endpoint=settings.ENDPOINT)
+            url = hf_hub_url(repo, name, repo_type=kind, revision=commit, endpoint=settings.ENDPOINT)
             _fetch_blob(url, blob, name, remote, told, wait)
         # Of a large file, this asks for its hash alone, finds it in the cache and gives it its name.
         bar: Any = _NoBar  # it is annotated as a tqdm, and used as what _NoBar is
         hf_hub_download(
             repo,
             name,
+            repo_type=kind,
             revision=commit,
             cache_dir=settings.HF_HUB_CACHE,
             endpoint=settings.ENDPOINT,
@@ -128,14 +156,14 @@ def fetch_file(
         return path
 
 
-def repository_folder(repo: str) -> Path:
+def repository_folder(repo: str, kind: RepoKind = "model") -> Path:
     """Where the hub's cache keeps a repository: ``refs``, ``blobs`` and ``snapshots``."""
-    return Path(hub_settings().HF_HUB_CACHE) / f"models--{repo.replace('/', '--')}"
+    return Path(hub_settings().HF_HUB_CACHE) / f"{kind}s--{repo.replace('/', '--')}"
 
 
-def blob_path(repo: str, sha256: str) -> Path:
+def blob_path(repo: str, sha256: str, kind: RepoKind = "model") -> Path:
     """Where the hub's cache keeps the content of a large file."""
-    return repository_folder(repo) / "blobs" / sha256
+    return repository_folder(repo, kind) / "blobs" / sha256
 
 
 def part_path(blob: Path) -> Path:
@@ -247,9 +275,9 @@ def _other_size(name: str) -> NetworkError:
 
 
 @contextlib.contextmanager
-def _asking(repo: str, revision: str) -> Iterator[Any]:
+def _asking(repo: str, revision: str, kind: RepoKind = "model") -> Iterator[Any]:
     """The hub, open, its errors told in ours. What they quote of a request is left out: none of it helps a user."""
-    with open_hub(f"the model {repo}") as settings:
+    with open_hub(f"the {WORDS[kind]} {repo}") as settings:
         import httpx2
         from huggingface_hub import errors
 
@@ -257,14 +285,14 @@ def _asking(repo: str, revision: str) -> Iterator[Any]:
         try:
             yield settings
         except errors.HfHubHTTPError as error:
-            raise _refusal(error, repo, revision, endpoint) from error
+            raise _refusal(error, repo, revision, endpoint, kind) from error
         except errors.HFValidationError as error:
-            raise ModelError(
-                f"{repo!r} is no name that the hub allows", remedy="check the name, or give a local folder"
+            raise _error(
+                kind, f"{repo!r} is no name that the hub allows", remedy="check the name, or give a local folder"
             ) from error
         except (httpx2.HTTPError, httpx2.InvalidURL, errors.LocalEntryNotFoundError) as error:
             raise NetworkError(
-                f"the hub cannot be reached for the model {repo}",
+                f"the hub cannot be reached for the {WORDS[kind]} {repo}",
                 where=_without_login(endpoint),
                 remedy="check the connection (HTTPS_PROXY names a proxy, HF_ENDPOINT a mirror), or give a local folder",
             ) from error
@@ -284,37 +312,50 @@ def _no_hub(endpoint: str) -> NetworkError:
     )
 
 
-def _refusal(error: Any, repo: str, revision: str, endpoint: str) -> ModelError | NetworkError:
+def _error(kind: RepoKind, message: str, **more: Any) -> ModelError | DataError:
+    return ModelError(message, **more) if kind == "model" else DataError(message, **more)
+
+
+def _refusal(
+    error: Any, repo: str, revision: str, endpoint: str, kind: RepoKind
+) -> ModelError | DataError | NetworkError:
     """The hub's answer to a request that it does not grant, as an error of ours."""
     from huggingface_hub import errors
 
-    page, status = page_of(repo), error.response.status_code
+    page, status = page_of(repo, kind), error.response.status_code
     if isinstance(error, errors.GatedRepoError):
-        return ModelError(
+        return _error(
+            kind,
             f"{repo} is gated: only accounts that have accepted its licence may download it",
             where=page,
             remedy=f"accept the licence at {page}, set HF_TOKEN to a token of that account, then run again",
         )
     if isinstance(error, errors.RevisionNotFoundError):
-        return ModelError(
-            f"{repo} has no revision {revision}", where=page, remedy=f"see {page} for its branches and tags"
+        return _error(
+            kind, f"{repo} has no revision {revision}", where=page, remedy=f"see {page} for its branches and tags"
         )
     if isinstance(error, errors.RemoteEntryNotFoundError):
-        return ModelError(
-            f"{repo} lacks a file that it lists", where=page, remedy="run again, or name another revision"
+        return _error(
+            kind, f"{repo} lacks a file that it lists", where=page, remedy="run again, or name another revision"
         )
     if isinstance(error, errors.RepositoryNotFoundError) or status in (*DENIED, NOT_THERE):
         if "Invalid credentials" in (error.response.headers.get("X-Error-Message") or ""):
-            return ModelError(
-                "the hub does not accept the token", where=page, remedy="set HF_TOKEN to a valid token, or unset it"
+            return _error(
+                kind,
+                "the hub does not accept the token",
+                where=page,
+                remedy="set HF_TOKEN to a valid token, or unset it",
             )
-        return ModelError(
-            f"there is no folder {repo}, and the hub shows no model of that name to you",
+        return _error(
+            kind,
+            f"there is no folder {repo}, and the hub shows no {WORDS[kind]} of that name to you",
             where=page,
-            remedy="check the name; for a private model set HF_TOKEN to a token of an account that may read it",
+            remedy="check the name; for a private one set HF_TOKEN to a token of an account that may read it",
         )
     remedy = "wait a few minutes and run again; HF_TOKEN raises the limit" if status == WAIT else "run again later"
-    return NetworkError(f"the hub answers {status} for the model {repo}", where=_without_login(endpoint), remedy=remedy)
+    return NetworkError(
+        f"the hub answers {status} for the {WORDS[kind]} {repo}", where=_without_login(endpoint), remedy=remedy
+    )
 
 
 class _NoBar:

@@ -33,7 +33,18 @@ ChatTemplateName = Literal["chatml", "instruction"]
 CHAT_TEMPLATES: tuple[ChatTemplateName, ...] = get_args(ChatTemplateName)
 """Those that come with mlxtune."""
 
-Form = Literal["chat", "prompt_completion", "text"]
+Form = Literal["chat", "sharegpt", "alpaca", "prompt_completion", "question_answer", "text", "preference", "label"]
+FORMS: tuple[Form, ...] = get_args(Form)
+"""What the rows of a file may look like; `data/forms` has a file for each."""
+
+TEMPLATE_FILE = ".jinja"
+
+
+def is_template_file(template: str) -> bool:
+    """Whether `data.template` names the file of a template in the template's place: it ends as such, and is a name."""
+    return template.endswith(TEMPLATE_FILE) and not any(mark in template for mark in ("{{", "{%", "\n"))
+
+
 TrainOn = Literal["completions", "last_completion", "everything"]
 OptimizerName = Literal["adamw", "adam", "sgd", "lion", "adafactor", "muon"]
 Schedule = Literal["cosine", "linear", "constant"]

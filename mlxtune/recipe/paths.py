@@ -5,13 +5,17 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from mlxtune.recipe.choices import CHAT_TEMPLATES
+from mlxtune.recipe.choices import CHAT_TEMPLATES, is_template_file
+from mlxtune.recipe.data_files import REMOTE
 from mlxtune.recipe.document import Key
-from mlxtune.recipe.keys import path_keys
+from mlxtune.recipe.keys import all_keys, path_keys
 
 SOURCE: Key = ("model", "source")
 NAMES: dict[Key, Sequence[str]] = {("data", "chat_template"): CHAT_TEMPLATES}
 """What may stand in the place of a path."""
+TEMPLATE: Key = ("data", "template")
+DATA: tuple[Key, ...] = (("data", "train"), ("data", "valid"), ("data", "test"))
+"""Files, folders and places on the hub, one or several."""
 FOLDERS: tuple[Key, ...] = (("model", "adapter"),)
 """The paths that are no files."""
 
@@ -25,6 +29,12 @@ def with_absolute_paths(values: Any, base: Path, *, below: Key = ()) -> Any:
         if key[: len(below)] == below:
             names = NAMES.get(key, ())
             values = _changed(values, key, lambda path, names=names: path if path in names else _absolute(path, base))
+    for key in (TEMPLATE, *all_keys(TEMPLATE)):
+        if key[: len(below)] == below:
+            values = _changed(values, key, lambda text: _absolute(text, base) if is_template_file(text) else text)
+    for key in DATA:
+        if key[: len(below)] == below[: len(key)]:
+            values = _changed(values, key, lambda places: _files(places, base), kind=object)
     if SOURCE[: len(below)] == below:
         values = _changed(values, SOURCE, lambda source: _absolute(source, base) if is_local(source, base) else source)
     return values
@@ -42,10 +52,19 @@ def _absolute(path: str, base: Path) -> str:
     return os.path.abspath(base / os.path.expanduser(path))  # noqa: PTH100, PTH111 - pathlib's raises for ~nobody
 
 
-def _changed(values: Any, key: Key, change: Callable[[str], str]) -> Any:
-    """``values`` with the text at ``key``, if there is text, changed."""
+def _files(place: Any, base: Path) -> Any:
+    """The places of a split, one or several, with the paths among them absolute; done twice, it changes nothing."""
+    if isinstance(place, list):
+        return [_files(one, base) for one in place]
+    if isinstance(place, dict):
+        return {**place, "path": _files(place["path"], base)} if isinstance(place.get("path"), str) else place
+    return _absolute(place, base) if isinstance(place, str) and not place.startswith(REMOTE) else place
+
+
+def _changed(values: Any, key: Key, change: Callable[[Any], Any], kind: type = str) -> Any:
+    """``values`` with what stands at ``key``, if it is text (or of another ``kind``), changed."""
     if not key:
-        return change(values) if isinstance(values, str) else values
+        return change(values) if isinstance(values, kind) else values
     if not isinstance(values, dict) or key[0] not in values:
         return values
-    return {**values, key[0]: _changed(values[key[0]], key[1:], change)}
+    return {**values, key[0]: _changed(values[key[0]], key[1:], change, kind)}

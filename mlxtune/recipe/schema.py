@@ -22,6 +22,8 @@ from mlxtune.recipe.choices import (
     TrainOn,
     in_words,
 )
+from mlxtune.recipe.data_files import Files
+from mlxtune.recipe.row_shape import ColumnSettings, OneOrSeveralTemplates
 from mlxtune.recipe.settings import FilePath, Names, Settings, empty_for_now, expected, later_types
 
 DEFAULT_EPOCHS = 3
@@ -93,14 +95,27 @@ class SftSettings(Settings):
 class DataSettings(Settings):
     """The examples. Relative paths are relative to the recipe's folder."""
 
-    train: FilePath
-    """JSON Lines to train on."""
-    valid: FilePath | None = None
-    """JSON Lines to choose by: the best checkpoint, early stopping."""
-    test: FilePath | None = None
-    """JSON Lines that are scored at the end, and never used for a choice."""
+    train: Files
+    """Rows to train on: a file (JSON Lines, JSON, CSV, TSV, Parquet, Arrow, text or Markdown, each also .gz or .zst), a
+    folder of such files, `hf://datasets/org/name[@revision][/path]`, or a list of these or of
+    `{path: ..., weight: ...}`. Of a folder or hub data set with several splits, the files of this one are read."""
+    valid: Files | None = None
+    """Rows to choose by: the best checkpoint, early stopping."""
+    test: Files | None = None
+    """Rows that are scored at the end, and never used for a choice."""
     format: Literal["auto", Form] = "auto"
-    """The form of a row: `messages`, `prompt` and `completion`, or `text`; auto tells by the keys."""
+    """What the rows look like: `chat` (messages), `sharegpt` (conversations), `alpaca` (instruction, input, output),
+    `prompt_completion`, `question_answer` (question, answer), `text`, `preference` (chosen, rejected) or `label` (text,
+    label); auto tells by the columns of the first rows, and says why."""
+    columns: ColumnSettings | None = None
+    """Which of your columns is which, where they have other names."""
+    template: Annotated[
+        OneOrSeveralTemplates | None,
+        expected("a Jinja template or its file, or a mapping such as {prompt: ..., completion: ...}", or_section=True),
+    ] = None
+    """Columns made by a Jinja template of a row's own; one template alone makes the text. In place of a template its
+    file, whose name ends with `.jinja`. It has values, `if`, `for`, `set` and some filters, and nothing that could
+    reach your files or run for ever."""
     chat_template: Annotated[
         ChatTemplateName | FilePath | None, expected(f"{in_words(CHAT_TEMPLATES)}, or a Jinja file")
     ] = None
@@ -240,6 +255,9 @@ class Recipe(Settings):
     """What runs are called: letters, digits, dot, dash and underscore."""
     seed: int = Field(default=7, ge=0, lt=2**32)
     """Decides all that is random: the order of examples, the adapter's start, dropout."""
+    offline: bool = False
+    """Never use the network, as `--offline` does: all that the recipe names has to be on this machine already. Several
+    machines that train together talk to each other all the same."""
     model: ModelSettings
     method: Annotated[LoraSettings, later_types("dora", "full", now="lora")] = LoraSettings()
     """What is trained: `lora`."""

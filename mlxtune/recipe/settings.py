@@ -74,13 +74,18 @@ def empty_for_now(*, now: str) -> BeforeValidator:
     return BeforeValidator(refuse_all_but_nothing)
 
 
-def expected(what: str) -> WrapValidator:
-    """Says ``must be {what}`` once, where a union would tell of each of its members."""
+def expected(what: str, *, or_section: bool = False) -> WrapValidator:
+    """Says ``must be {what}`` once, where a union would tell of each of its members.
+
+    With ``or_section`` one of them is a section: what is wrong inside a mapping is then told as it is.
+    """
 
     def say_it_once(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
         try:
             return handler(value)
         except ValidationError:
+            if or_section and isinstance(value, dict):
+                raise
             raise PydanticCustomError("expected", "Input should be {what}", {"what": what}) from None
 
     return WrapValidator(say_it_once)

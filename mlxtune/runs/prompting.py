@@ -15,11 +15,13 @@ FILE = "mlxtune.json"
 @dataclass(frozen=True)
 class Prompting:
     """``raw``: prompts are plain text, since the rows were text or the base has no chat template; None: not known, so
-    the tokenizer decides. ``system``: the message that all training rows began with, if they did.
+    the tokenizer decides. ``system``: the message that all training rows began with, if they did. ``thinking``:
+    most answers of the training rows have thoughts before them.
     """
 
     raw: bool | None = None
     system: str | None = None
+    thinking: bool = False
 
     def to_json(self) -> str:
         """The content of mlxtune.json."""
@@ -36,12 +38,12 @@ def read_prompting(folder: Path) -> Prompting:
         return Prompting()
     try:
         record = json.loads(path.read_text(encoding="utf-8")).get("prompting", {})
-        raw, system = record.get("raw"), record.get("system")
+        raw, system, thinking = record.get("raw"), record.get("system"), record.get("thinking", False)
     except (OSError, ValueError, RecursionError, AttributeError) as error:
         raise _damaged(path) from error
-    if not (raw is None or isinstance(raw, bool)) or not (system is None or isinstance(system, str)):
+    if not isinstance(raw, bool | None) or not isinstance(system, str | None) or not isinstance(thinking, bool):
         raise _damaged(path)
-    return Prompting(raw, system)
+    return Prompting(raw, system, thinking)
 
 
 def _damaged(path: Path) -> ModelError:

@@ -22,6 +22,7 @@ from mlx.utils import tree_flatten
 from mlxtune.cache import cache_folder, make_room
 from mlxtune.data.batch import READING_TOKENS, Batch, reading_batches
 from mlxtune.data.render import Rendered
+from mlxtune.data.store.rows import facts_of
 from mlxtune.files import new_folder
 from mlxtune.inference.likelihood import Reader
 from mlxtune.inference.shared_prefix import Forward, forward_both
@@ -100,7 +101,7 @@ def read_frozen_prefix(
         return whole
     depth, lower, above = parts
     one_position = lower(mx.array(dataset[0].token_ids[None, :1]))
-    starts = np.cumsum([0, *(len(row.token_ids) for row in dataset)])
+    starts = np.concatenate([[0], np.cumsum(facts_of(dataset).length, dtype=np.int64)])
     shape = (int(starts[-1]), one_position.shape[-1])
     plain = np.float32 if one_position.dtype == mx.float32 else np.uint16
 

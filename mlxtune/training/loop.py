@@ -15,7 +15,7 @@ import numpy as np
 from mlx.utils import tree_map
 
 from mlxtune.data.batch import Batch
-from mlxtune.data.order import BatchOrder
+from mlxtune.data.order import BatchOrder, halved
 from mlxtune.device.distributed import ALONE, Ranks
 from mlxtune.device.memory import is_out_of_memory
 from mlxtune.errors import TrainingError
@@ -59,16 +59,8 @@ class Training:
 
         The sums over the parts are those over the batch: memory is that of a part, and there is less padding.
         """
-        found: list[Rows] = []
-        ahead = [own for rows in reversed(window) if (own := tuple(self.ranks.share(rows)))]
-        while ahead:
-            rows = ahead.pop()
-            if len(rows) == 1 or self.positions(rows) <= positions:
-                found.append(rows)
-            else:
-                half = len(rows) // 2
-                ahead += [rows[half:], rows[:half]]
-        return found
+        own = [tuple(self.ranks.share(rows)) for rows in window]
+        return [part for rows in own if rows for part in halved(rows, self.positions, positions)]
 
 
 def train(state: TrainingState, training: Training) -> EndedBy:

@@ -87,3 +87,16 @@ def test_resume_cost_knows_the_size_of_what_is_saved_and_resumes(tmp_path):
         # an adapter and the two moments of AdamW, in float32; names and hashes besides
         assert result["checkpoint_bytes"] > 3 * 4 * result["trainable_parameters"]
         assert result["resume_s"] > 0
+
+
+def test_both_programs_load_the_same_rows_and_the_second_time_finds_them(tmp_path):
+    tiny_model_folder(tmp_path / "model")
+    report, done = run("data_vs_mlx_lm", tmp_path, "--model", tmp_path / "model", "--rows", 100)
+    (result,) = report["results"]
+    (turn,) = result["turns"]
+    ours, theirs, again = (turn[name] for name in ("mlxtune", "mlx_lm", "mlxtune, again"))
+    assert ours["rows"] == theirs["rows"] == again["rows"] == result["rows"] == 100
+    assert ours["target_tokens"] == again["target_tokens"] == theirs["target_tokens"] - 100  # a line end each
+    assert result["ratio"]["rows_per_s"] == ours["rows_per_s"] / theirs["rows_per_s"]
+    assert min(found["peak_bytes"] for found in turn.values()) > 10e6
+    assert len(done.stdout.splitlines()) == 6  # headers, rule, two programs, the second time, ratio

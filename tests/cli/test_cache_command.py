@@ -1,11 +1,14 @@
 """`mlxtune cache`: what is kept to save work, and clearing it."""
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
-from mlxtune.cache import cache_folder
+import mlxtune
+from mlxtune.cache import KINDS, cache_folder, entries
 from mlxtune.cli import main
 
 
@@ -33,6 +36,41 @@ def test_clear_removes_one_kind_or_all(cache):
     assert (cache / "models" / "tiny" / "config.json").exists()
     assert "removed 1 entries" in run("cache", "clear").stdout
     assert not (cache / "models" / "tiny").exists()
+
+
+def test_list_says_what_a_kind_is_and_whether_it_holds_private_data(cache):
+    (cache / "of_old").mkdir()
+    (cache / "of_old" / "x").touch()
+    found = json.loads(run("cache", "list", "--json").stdout)
+    private = {entry["kind"]: entry["private"] for entry in found["entries"]}
+    assert private == {"scores": True, "models": False, "of_old": True}  # what is not known might hold anything
+    shown = run("cache", "list").stdout
+    for kind in ("scores", "models"):
+        assert KINDS[kind].what in shown
+
+
+def test_private_data_is_forgotten_and_models_stay(cache):
+    (cache / "of_old").mkdir()
+    (cache / "of_old" / "x").touch()
+    assert json.loads(run("cache", "clear", "--private", "--json").stdout)["entries"] == 2
+    assert [entry.kind for entry in entries()] == ["models"]
+
+
+def test_a_kind_and_private_together_are_refused(cache):
+    result = run("cache", "clear", "models", "--private")
+    assert result.exit_code == 2
+    assert len(entries()) == 2
+
+
+def test_every_kind_that_is_kept_is_known_here(cache):
+    used = set()
+    for path in Path(mlxtune.__file__).parent.rglob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        if "cache_folder(" in text and path.name != "cache.py":
+            used |= set(re.findall(r'cache_folder\("(\w+)"', text))
+            if "cache_folder(FOLDER" in text:
+                used |= set(re.findall(r'^FOLDER\b.*? = "(\w+)"', text, re.MULTILINE))
+    assert used == KINDS.keys()
 
 
 def test_a_kind_that_does_not_exist_is_refused_and_nothing_is_removed(cache):

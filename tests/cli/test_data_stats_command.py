@@ -5,9 +5,10 @@ import json
 import pytest
 from tiny import tiny_recipe, tiny_row
 
-from mlxtune.cli.recipe_or_file import holds_rows, recipe_of
-from mlxtune.data.token_cache import LEAST_ROWS
+from mlxtune.cli.recipe_or_file import LONGEST, holds_rows, recipe_of
+from mlxtune.data.store.token_cache import LEAST_ROWS
 from mlxtune.errors import RecipeError
+from mlxtune.iteration.opening import splits_of
 from mlxtune.iteration.run import run_recipe
 from mlxtune.models.catalogue import CATALOGUE
 from mlxtune.runs.metrics import read_metrics
@@ -73,7 +74,8 @@ def test_a_file_of_rows_is_told_of_with_the_tokenizer_that_is_named(stats, recip
 def test_a_file_of_rows_stands_for_a_recipe_of_defaults_with_the_default_model(tmp_path):
     path = write(tmp_path / "rows.jsonl", [{"text": "once"}])
     made = recipe_of(str(path), ["data.train_on=everything"])
-    assert (made.data.train, made.data.train_on, made.data.valid) == (path, "everything", None)
+    assert [str(file.path) for file in made.data.train] == [str(path)]
+    assert (made.data.train_on, splits_of(made.data)) == ("everything", ["train"])
     assert made.model.source == CATALOGUE[0].name
     with pytest.raises(RecipeError, match="train_om is not a key") as caught:
         recipe_of(str(path), ["data.train_om=everything"])
@@ -139,6 +141,89 @@ def test_rows_that_training_would_refuse_or_drop_are_counted_and_a_few_named(run
     assert "and 25 more" in out
 
 
+def answering(question, answer):
+    return {"prompt": question, "completion": answer}
+
+
+def test_classes_scripts_languages_and_odd_characters_are_counted_and_the_first_rows_named(
+    run, stats, recipe, tmp_path
+):
+    english = "what is the price of this and who is it for"
+    rows = [answering(f"{english} {number}", "price") for number in range(6)]
+    rows += [answering("Сколько это стоит?", "price"), answering("Wo ist das und wie ist es mit der Karte?", "place")]
+    rows += [answering(f"where\u00a0is it\u200b? {misread('é')} <br>", "place") for _ in range(2)]
+    train = write(tmp_path / "train.jsonl", rows)
+    settings = [f"data.train={train}", "data.valid=null", "data.test=null"]
+    told = stats(recipe, *settings)["splits"]["train"]
+    assert told["classes"] == {
+        "count": 2,
+        "rows": 10,
+        "most_share": 0.7,
+        "counts": [{"class": "price", "rows": 7}, {"class": "place", "rows": 3}],
+    }
+    assert [(script["name"], script["rows"]) for script in told["scripts"]] == [("Latin", 9), ("Cyrillic", 1)]
+    assert told["scripts"][1]["findings"] == [{"file": str(train), "line": 7, "message": "written in Cyrillic"}]
+    assert [(language["name"], language["rows"]) for language in told["languages"]] == [("English", 6), ("German", 1)]
+    assert 0.9 < told["letter_shares"]["Latin"] < 1
+    assert sum(told["letter_shares"].values()) == pytest.approx(1)
+    odd = {oddity["kind"]: oddity for oddity in told["oddities"]}
+    assert {kind: (found["rows"], found["count"]) for kind, found in odd.items()} == dict.fromkeys(
+        ("invisible", "mojibake", "html", "unusual_white_space"), (2, 2)
+    )
+    assert odd["unusual_white_space"]["findings"][0] == {
+        "file": str(train),
+        "line": 9,
+        "message": "U+00A0 NO-BREAK SPACE",
+    }
+    _, out, _ = run("data", "stats", recipe, *settings)
+    for line in (
+        "train: 2 classes; the most frequent has 70.0% of the rows",
+        "  price 7, place 3",
+        "train: 1 row seems to be in Cyrillic, most are in Latin",
+        "train: 1 row seems to be in German, most are in English",
+        "train: 2 rows have invisible characters (2)",
+        f"  {train}:9: U+200B ZERO WIDTH SPACE",
+        f"  {train}:9: '<br>'",
+    ):
+        assert line in out
+    assert "\u200b" not in out
+
+
+def misread(text):
+    return text.encode().decode("latin-1")
+
+
+def test_rows_that_are_like_another_are_counted_within_and_across_splits(run, stats, recipe, tmp_path):
+    question = "why was I charged twice for the same coffee at the station this morning"
+    others = ["how do I close it", "where is the nearest branch", "which of the cards can be used abroad"]
+    train = write(
+        tmp_path / "train.jsonl", [answering(text, "a") for text in (question, *others, f"{question} please")]
+    )
+    test = write(tmp_path / "test.jsonl", [answering(f"so {question}", "a"), answering(others[0], "b")])
+    settings = [f"data.train={train}", f"data.test={test}", "data.valid=null"]
+    told = stats(recipe, *settings)
+    like = f"is 92% like what {train}:1 says"  # 12 of 13 groups of three words
+    assert told["splits"]["train"]["near_repeats"] == {
+        "rows": 1,
+        "findings": [{"file": str(train), "line": 5, "message": like}],
+    }
+    across = told["near_overlaps"]
+    assert [(found["split"], found["with"], found["rows"]) for found in across] == [("test", "train", 2)]
+    assert across[0]["findings"][1] == {"file": str(test), "line": 2, "message": f"asks what {train}:2 asks"}
+    _, out, _ = run("data", "stats", recipe, *settings)
+    assert "train: 1 row is like an earlier one" in out
+    assert "test: 2 rows are like one in train, so not all of test is unseen" in out
+
+
+def test_of_many_classes_the_most_frequent_and_the_rarest_are_named(run, recipe, tmp_path):
+    rows = [answering(f"{number} of {name}", name) for number in range(1, 13) for name in "abcdefghijkl"[number - 1 :]]
+    train = write(tmp_path / "train.jsonl", rows)
+    _, out, _ = run("data", "stats", recipe, f"data.train={train}", "data.valid=null", "data.test=null")
+    assert f"train: 12 classes; the most frequent has {12 / 78:.1%} of the rows" in out
+    assert "  most    l 12, k 11, j 10, i 9, h 8" in out
+    assert "  fewest  e 5, d 4, c 3, b 2, a 1" in out
+
+
 def test_a_person_reads_counts_a_histogram_and_an_epoch(run, stats, recipe):
     told = stats(recipe)
     code, out, _ = run("data", "stats", recipe)
@@ -155,7 +240,7 @@ def test_a_person_reads_counts_a_histogram_and_an_epoch(run, stats, recipe):
 
 @pytest.mark.parametrize(
     ("content", "code", "said"),
-    [(None, 1, "there is no such file"), ("", 1, "the file has no rows"), ('{"a": 1}\n', 1, "fit no known form")],
+    [(None, 1, "there is no such file"), ("", 1, "no rows"), ('{"a": 1}\n', 1, "fit no known form")],
 )
 def test_a_file_that_cannot_be_counted_is_refused_with_its_place(run, recipe, tmp_path, content, code, said):
     path = tmp_path / "rows.jsonl"
@@ -176,3 +261,16 @@ def test_what_is_kept_of_rows_is_listed_and_cleared(run, stats, recipe, tmp_path
     assert stats(recipe, *settings) == first
     assert json.loads(run("cache", "clear", "tokens", "--json")[1])["entries"] == 1
     assert json.loads(run("cache", "list", "--json")[1])["entries"] == []
+
+
+def test_stats_say_what_the_rows_were_taken_for_and_what_is_not_used(run, recipe, tmp_path):
+    train = write(tmp_path / "rows.jsonl", [{"text": "one", "category": "a"}])
+    code, out, _ = run("data", "stats", recipe, f"data.train={train}", "data.valid=null", "data.test=null")
+    assert code == 0
+    assert "train is read as text: the row has 'text'; not used: category" in out
+
+
+def test_a_list_of_rows_in_one_line_is_told_by_its_beginning(tmp_path):
+    path = tmp_path / "rows.json"
+    path.write_text('[{"text": "' + "a" * LONGEST + '"}]')
+    assert holds_rows(path) is True

@@ -59,7 +59,7 @@ def test_what_is_wrong_is_told_with_its_place_and_the_way_out(tiny_run, tmp_path
         ([tiny_run.parent / "model"], 2, "give --recipe RECIPE or --data FILE"),
         ([tiny_run, "--data", bad], 2, "leave out --recipe and --data"),
         ([tiny_run.parent / "model", "--data", bad], 1, f"{bad}:2"),
-        ([tiny_run.parent / "model", "--data", tmp_path / "absent.jsonl"], 1, "name a JSONL file"),
+        ([tiny_run.parent / "model", "--data", tmp_path / "absent.jsonl"], 1, "name rows that are there"),
         ([tiny_run.parent / "model", "--recipe", "no-such-recipe"], 2, "no such recipe"),
         (["org/name", "--data", tiny_run.parent / "test.jsonl"], 1, "is not on this machine"),
     ):

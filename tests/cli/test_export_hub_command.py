@@ -7,7 +7,7 @@ from hub_server import TOKEN, asked_hub
 
 
 @pytest.fixture
-def hub(tmp_path, cache, monkeypatch):
+def hub(tmp_path, monkeypatch):
     with asked_hub(tmp_path / "hf", monkeypatch) as hub:
         monkeypatch.setenv("HF_TOKEN", TOKEN)
         yield hub

@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 from mlxtune.cli import COMMANDS, main
 from mlxtune.cli.output import Output, output_options
 from mlxtune.errors import DataError, MlxtuneError, RecipeError
-from mlxtune.network import CLOSED_BY_US
+from mlxtune.network import CLOSED_BY_US, is_offline
 
 HEAVY = "{'mlx', 'mlx_lm', 'transformers', 'pydantic', 'numpy', 'rich', 'ruamel'}"
 
@@ -100,16 +100,17 @@ def test_a_command_that_cannot_be_loaded_leaves_the_others_alone(monkeypatch: py
 @pytest.mark.parametrize("group", [False, True])
 @pytest.mark.parametrize("place", ["before", "after", "between"])
 def test_the_shared_options_may_stand_before_or_after_the_verb(place: str, group: bool, pretend):
-    seen: list[Output] = []
-    pretend(seen.append, group=group)
+    seen: list[tuple[Output, bool]] = []
+    pretend(lambda output: seen.append((output, is_offline())), group=group)
     options = ["--device", "cpu", "--json", "--quiet", "--debug", "--offline"]
     verb = ["fuse", "now"] if group else ["fuse"]
     places = {"before": [*options, *verb], "between": [verb[0], *options, *verb[1:]], "after": [*verb, *options]}
     result = run(*places[place])
     assert result.exit_code == 0, result.stderr
-    (output,) = seen
+    ((output, offline),) = seen
     assert (output.device, output.json, output.quiet, output.debug) == ("cpu", True, True, True)
-    assert os.environ["MLXTUNE_OFFLINE"] == "1"
+    assert offline
+    assert os.environ["MLXTUNE_OFFLINE"] == "0"  # it was this command's
 
 
 def test_without_options_the_device_is_chosen_and_all_is_told(pretend):

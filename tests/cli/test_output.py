@@ -77,7 +77,12 @@ def told_by_lines(moves: list[tuple[float, str, int, int]]) -> list[str]:
 
 def test_plain_lines_come_at_the_start_at_the_end_and_every_five_seconds():
     moves = [(0.5 * step, "train: steps", step, 30) for step in range(31)]
-    assert told_by_lines(moves) == [f"train: {step}/30 steps" for step in (0, 10, 20, 30)]
+    assert told_by_lines(moves) == [
+        "train: 0/30 steps",
+        "train: 10/30 steps, about 10 s left",
+        "train: 20/30 steps, about 5 s left",
+        "train: 30/30 steps",
+    ]
 
 
 def test_work_inside_other_work_has_its_own_lines():

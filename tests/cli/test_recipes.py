@@ -37,7 +37,8 @@ def test_a_copy_is_a_recipe_of_ones_own_with_the_schema_for_the_editor(tmp_path:
     assert rest == load_recipe("support-triage").text
     assert json.loads((copy / "recipe.schema.json").read_text()) == json_schema()
     assert run("validate", copy / "recipe.yaml").exit_code == 0
-    assert load_recipe(copy / "recipe.yaml").recipe.data.train == copy / "data" / "train.jsonl"
+    (train,) = load_recipe(copy / "recipe.yaml").recipe.data.train
+    assert train.path == str(copy / "data" / "train.jsonl")
 
 
 def test_a_copy_replaces_nothing_without_force(tmp_path: Path):

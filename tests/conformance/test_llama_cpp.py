@@ -19,7 +19,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 from mlxtune.adapters.attach import LoraShape, adapter_parameters, attach_lora, load_adapter_parameters
 from mlxtune.adapters.format import save_adapter
-from mlxtune.data.normalize import Message
+from mlxtune.data.example import Message
 from mlxtune.data.render import Renderer
 from mlxtune.deployment.export.gguf import export_gguf
 from mlxtune.deployment.export.lora_gguf import export_lora

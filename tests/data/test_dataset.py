@@ -9,8 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny import CHATML, tiny_tokenizer
 
-from mlxtune.data.dataset import Dropped, fit, load_rendered
-from mlxtune.data.render import Rendered
+from mlxtune.data.dataset import Dropped, FileReport, fit, load_rendered, render_examples
+from mlxtune.data.example import Example, Message
+from mlxtune.data.faults import LISTED, Fault
+from mlxtune.data.render import Rendered, Renderer
+from mlxtune.data.store.census import Stream, Weighted
+from mlxtune.data.store.rows import facts_of, places_of
 from mlxtune.errors import DataError
 
 
@@ -35,16 +39,28 @@ def texts(*lengths):
 
 
 def test_the_report_counts_rows_tokens_and_targets(tokenizer, written):
-    dataset = load_rendered(written(*texts(3, 5)), tokenizer, max_seq_length=6)
+    path = written(*texts(3, 5))
+    dataset = load_rendered(path, tokenizer, max_seq_length=6)
     assert [len(row.token_ids) for row in dataset.rows] == [4, 6]
     assert asdict(dataset.report) == {
         "format": "text",
+        "kind": "text",
         "rows_read": 2,
         "rows": 2,
         "tokens": 10,
         "target_tokens": 8,
         "dropped": (),
         "truncated": (),
+        "files": (
+            {
+                "name": str(path),
+                "format": "text",
+                "why": dataset.report.files[0].why,
+                "weight": 1.0,
+                "rows_read": 2,
+                "rows": 2,
+            },
+        ),
     }
 
 
@@ -129,7 +145,7 @@ def test_split_names_the_rows_and_counts_their_parts(tokenizer, written):
     dataset = load_rendered(path, tokenizer, max_seq_length=5, overflow="split")
     assert [row.where for row in dataset.rows] == [f"{path}:{line}" for line in (1, 2, 2, 2, 3)]
     assert dataset.report.truncated == (f"{path}:2",)
-    assert (dataset.report.rows_read, dataset.report.rows, len(dataset.examples)) == (3, 5, 3)
+    assert (dataset.report.rows_read, dataset.report.rows, len(list(dataset.examples()))) == (3, 5, 3)
     whole = load_rendered(path, tokenizer, max_seq_length=50)
     assert dataset.report.target_tokens == whole.report.target_tokens
 
@@ -155,3 +171,168 @@ def test_what_is_left_is_an_end_of_the_row_within_the_limit(length, limit, overf
         assert left.token_ids.tolist() == wanted
         assert left.is_target.tolist() == [False] + [True] * (limit - 1)
         assert left.token_ids.dtype == np.int32
+
+
+OVERFLOWS = ("drop", "truncate_left", "truncate_right", "split")
+
+
+def example(number, words="aaa", *, name="rows.jsonl", system=None):
+    turns = (Message("user", "?"), Message("assistant", words))
+    return Example("chat", f"{name}:{number}", ((Message("system", system),) if system else ()) + turns)
+
+
+def text_examples(lengths, name="rows.jsonl"):
+    return [Example("text", f"{name}:{number}", text="a" * length) for number, length in enumerate(lengths, 1)]
+
+
+def prompts(lengths):
+    """Rows of so many letters in the prompt and in the completion."""
+    return [
+        Example("prompt_completion", f"rows.jsonl:{i}", (Message("user", "a" * one), Message("assistant", "b" * two)))
+        for i, (one, two) in enumerate(lengths, 1)
+    ]
+
+
+def render(examples, tokenizer, tmp_path, **settings):
+    settings = {"train_on": "completions", "max_seq_length": 1000, "overflow": "error", **settings}
+    return render_examples(examples, tokenizer, path=tmp_path / "rows.jsonl", **settings)
+
+
+def plain(rows):
+    return [(row.where, row.token_ids.tolist(), row.is_target.tolist()) for row in rows]
+
+
+@given(
+    lengths=st.lists(st.tuples(st.integers(1, 60), st.integers(1, 60)), min_size=1, max_size=12),
+    limit=st.integers(55, 140),
+    overflow=st.sampled_from(OVERFLOWS),
+)
+def test_every_row_is_kept_cut_split_or_dropped_as_it_would_be_one_by_one(
+    tokenizer, tmp_path_factory, lengths, limit, overflow
+):
+    examples, renderer = prompts([(1, 1), *lengths]), Renderer(tokenizer)
+    dataset = render(
+        examples, tokenizer, tmp_path_factory.getbasetemp(), max_seq_length=max(limit, 70), overflow=overflow
+    )
+    expected, kept, cut = [], set(), set()
+    for one in examples:
+        whole = renderer.render(one, "completions")
+        parts = fit(whole, max(limit, 70), overflow, before=renderer.before)
+        useful = [part for part in parts if part.is_target.any()]
+        expected += useful
+        kept |= {one.where} if useful else set()
+        cut |= {one.where} if useful and useful != [whole] else set()
+    assert plain(dataset.rows) == plain(expected)
+    report = dataset.report
+    assert report.rows_read == len(examples) == len(kept) + len(report.dropped)
+    assert {dropped.where for dropped in report.dropped} == {one.where for one in examples} - kept
+    assert set(report.truncated) == cut
+    assert report.rows == len(dataset.rows) == len(expected)
+    assert report.tokens == sum(len(row.token_ids) for row in expected)
+    assert report.target_tokens == sum(int(row.is_target.sum()) for row in expected)
+    assert [one.where for one in dataset.examples()] == [one.where for one in examples if one.where in kept]
+    facts = facts_of(dataset.rows)
+    assert facts.length.tolist() == [len(row.token_ids) for row in expected]
+    assert facts.first_target.tolist() == [int(row.is_target.argmax()) for row in expected]
+
+
+def test_rows_are_a_sequence_whose_parts_are_rows_again(tokenizer, tmp_path):
+    rows = render(text_examples([3, 9, 4, 12]), tokenizer, tmp_path, max_seq_length=5, overflow="split").rows
+    every = plain(rows)
+    assert [rows[number].where for number in range(len(rows))] == [where for where, *_ in every]
+    for part in (slice(1, 4), slice(None, None, 2), slice(1, None, 3), slice(9, 4)):
+        assert plain(rows[part]) == every[part]
+        assert list(places_of(rows[part])) == [where for where, *_ in every[part]]
+    assert plain([rows[-1]]) == every[-1:]
+    with pytest.raises(IndexError):
+        rows[len(rows)]
+
+
+def test_a_file_of_weight_two_stands_in_an_epoch_twice(tokenizer, tmp_path):
+    once, twice = text_examples([1, 2], "once.jsonl"), text_examples([3, 30], "twice.jsonl")
+    stream = Stream((Weighted(lambda: once, "once.jsonl"), Weighted(lambda: twice, "twice.jsonl", 2.0)))
+    dataset = render(stream, tokenizer, tmp_path, max_seq_length=9, overflow="drop")
+    assert [row.where for row in dataset.rows] == ["once.jsonl:1", "once.jsonl:2", "twice.jsonl:1", "twice.jsonl:1"]
+    assert dataset.report.files == (
+        FileReport("once.jsonl", "text", "", 1.0, 2, 2),
+        FileReport("twice.jsonl", "text", "", 2.0, 2, 2),
+    )
+    assert (dataset.report.rows_read, dataset.report.rows, dataset.report.tokens) == (4, 4, 2 + 3 + 4 + 4)
+    assert [one.where for one in dataset.examples()] == ["once.jsonl:1", "once.jsonl:2", "twice.jsonl:1"]
+
+
+def test_a_weight_below_one_takes_the_same_rows_each_time_wherever_they_stand(tokenizer, tmp_path):
+    examples = [Example("text", f"rows.jsonl:{i}", text=f"row {i}") for i in range(1, 201)]
+
+    def words(examples, weight):
+        rows = render(Stream((Weighted(lambda: examples, weight=weight),)), tokenizer, tmp_path).rows
+        return sorted(tokenizer.decode(row.token_ids.tolist()) for row in rows)
+
+    half, most, one_and_a_half = (words(examples, weight) for weight in (0.5, 0.8, 1.5))
+    assert 70 < len(half) < 130
+    assert words(examples[::-1], 0.5) == half
+    assert set(half) < set(most)
+    assert sorted([*half, *words(examples, 1)]) == one_and_a_half
+
+
+def test_weights_that_leave_no_row_are_an_error(tokenizer, tmp_path):
+    with pytest.raises(DataError, match="the weights of the files leave none"):
+        render(Stream((Weighted(lambda: text_examples([3]), weight=0.0),)), tokenizer, tmp_path)
+
+
+def test_faults_of_reading_and_of_rendering_are_told_together_in_their_order_and_counted(tokenizer, tmp_path):
+    bad = [Fault("rows.jsonl:2", "not JSON", remedy="mend it"), example(3, "early <|im_end|> end")]
+    more = [Fault(f"rows.jsonl:{line}", "not JSON") for line in range(4, 40)]
+    with pytest.raises(DataError) as caught:
+        render([example(1), *bad, *more], tokenizer, tmp_path)
+    first, *lines = caught.value.message.split("\n")
+    assert first == "38 problems"
+    assert lines[0] == "  rows.jsonl:2: not JSON"
+    assert lines[1].startswith("  rows.jsonl:3: an answer holds '<|im_end|>'")
+    assert lines[LISTED:] == [f"  and {38 - LISTED} more"]
+    assert caught.value.remedy == "mend it"
+
+
+def test_a_stream_without_rows_is_an_error(tokenizer, tmp_path):
+    with pytest.raises(DataError, match="the file has no rows"):
+        render([], tokenizer, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("systems", "expected"),
+    [(["Be brief."] * 3, "Be brief."), (["Be brief.", "Be long."], None), (["Be brief.", None], None), ([None], None)],
+)
+def test_the_system_message_that_all_rows_share_is_known(tokenizer, tmp_path, systems, expected):
+    rows = [example(number, system=system) for number, system in enumerate(systems, 1)]
+    assert render(rows, tokenizer, tmp_path).system == expected
+
+
+def test_a_row_that_is_dropped_has_no_say_in_the_system_message(tokenizer, tmp_path):
+    rows = [example(1, "a" * 300, system="Be long."), example(2, system="Be brief.")]
+    assert render(rows, tokenizer, tmp_path, max_seq_length=200, overflow="drop").system == "Be brief."
+
+
+@pytest.mark.parametrize(("thoughts", "thinks"), [(["why"] * 3, True), (["why", "", ""], False), ([""], False)])
+def test_whether_most_answers_have_thoughts_is_known(tmp_path, thoughts, thinks):
+    template = CHATML.replace("message['content'] +", "(message.thinking or '') + message['content'] +")
+    rows = [
+        Example("chat", f"rows.jsonl:{i}", (Message("user", "Hi"), Message("assistant", "Yes", thinking=thought)))
+        for i, thought in enumerate(thoughts, 1)
+    ]
+    assert render(rows, tiny_tokenizer(tmp_path, chat_template=template), tmp_path).thinks is thinks
+
+
+def test_examples_that_are_no_longer_what_they_were_are_refused(tokenizer, tmp_path):
+    examples = [example(1), example(2)]
+    dataset = render(examples, tokenizer, tmp_path)
+    examples.append(example(3))
+    with pytest.raises(DataError, match="the rows have changed"):
+        list(dataset.examples())
+
+
+def test_among_chats_and_texts_the_chats_say_what_kind_the_rows_are(tokenizer, tmp_path):
+    texts, chats = text_examples([3]), [example(1, name="chats.jsonl")]
+    stream = Stream((Weighted(lambda: texts, "texts.jsonl"), Weighted(lambda: chats, "chats.jsonl")))
+    report = render(stream, tokenizer, tmp_path).report
+    assert (report.format, report.kind) == ("text", "chat")
+    assert [file.format for file in report.files] == ["text", "chat"]

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mlxtune.data import order as order_module
 from mlxtune.data.order import GROUP_BATCHES, SHARED_TOKENS, BatchOrder, BatchSize, batch_order, prefix_groups
 from mlxtune.data.render import Rendered
 
@@ -142,3 +143,22 @@ def test_a_group_fills_at_least_so_many_batches():
     starts = [np.arange(60)] * (4 * GROUP_BATCHES) + [np.arange(100, 160)] * (4 * GROUP_BATCHES)
     assert len(batch_order(rows_with_starts(starts), BatchSize(rows=4), seed=0, share_prefix=True).groups) == 2
     assert len(batch_order(rows_with_starts(starts), BatchSize(rows=5), seed=0, share_prefix=True).groups) == 1
+
+
+@given(
+    starts=st.lists(
+        st.lists(st.lists(st.integers(0, 70_000), max_size=2), max_size=5).map(
+            lambda parts: np.concatenate([np.zeros(0, np.int32), *(np.repeat(part, 9) for part in parts)])
+        ),
+        min_size=1,
+        max_size=30,
+    )
+)
+def test_rows_are_sorted_by_what_they_begin_with_as_if_all_of_it_were_compared(starts):
+    found, alike = order_module._sorted_by_start(starts)
+    plain = [start.tolist() for start in starts]
+    assert found == sorted(range(len(starts)), key=lambda row: plain[row])
+    for place, shared in enumerate(alike):
+        one, other = plain[found[place]], plain[found[place + 1]]
+        assert one[:shared] == other[:shared]
+        assert one[shared : shared + 1] != other[shared : shared + 1] or len(one) == len(other) == shared

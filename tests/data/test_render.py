@@ -10,7 +10,7 @@ from mlx_lm.tokenizer_utils import load
 from reference.masks import byte_mask, chatml_pieces
 from tiny import CHATML, SPECIAL, tiny_tokenizer, write_tokenizer
 
-from mlxtune.data.normalize import Example, Message
+from mlxtune.data.example import Example, Message
 from mlxtune.data.render import Renderer
 from mlxtune.errors import DataError
 

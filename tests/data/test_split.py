@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlxtune.data.normalize import Example
-from mlxtune.data.split import SPLITS, content_hash, split_file, split_of
+from mlxtune.data.example import Example, content_hash
+from mlxtune.data.split import SPLITS, _folder_beside, split_file, split_of
 from mlxtune.errors import DataError, OutputExistsError
 
 
@@ -46,6 +46,7 @@ def test_each_line_goes_byte_for_byte_to_one_split_in_its_order(written):
 def test_the_folder_is_beside_the_file_and_named_after_it(written, tmp_path):
     assert split_file(written(rows(range(50)), "tickets.v2.jsonl")).folder == tmp_path / "tickets.v2"
     assert split_file(written(rows(range(50)), "tickets")).folder == tmp_path / "tickets.split"
+    assert _folder_beside(tmp_path / "tickets.v2.jsonl.gz") == tmp_path / "tickets.v2"
 
 
 def test_shares_are_met_on_average():

@@ -10,16 +10,15 @@ from tiny import tiny_tokenizer
 
 from mlxtune.data.batch import make_batch
 from mlxtune.data.dataset import load_rendered
-from mlxtune.data.normalize import read_examples
-from mlxtune.data.order import BatchSize, batch_order
+from mlxtune.data.likeness.repeats import Repeat
+from mlxtune.data.order import BatchSize, batch_order, halved
 from mlxtune.data.render import Rendered
+from mlxtune.data.source import DataFile, Source, read_examples, stream_of
 from mlxtune.data.stats import (
     BINS,
     Lengths,
-    Repeat,
     bins_between,
     describe,
-    find_repeats,
     histogram,
     lengths_of,
     read_epoch,
@@ -77,39 +76,45 @@ def test_each_row_is_in_one_bin_and_there_are_few_bins(lengths):
     assert str(found[0].end - found[0].start).rstrip("0") in ("1", "2", "5")
 
 
-def test_a_row_that_says_what_another_says_is_named_with_the_first_of_them(tmp_path):
+def test_rows_are_counted_by_what_they_say_whatever_else_their_lines_hold(tokenizer, tmp_path):
     path = write(tmp_path / "rows.jsonl", *texts(1, 2, 1), {"text": "a", "note": "ignored"})
-    assert find_repeats(read_examples(path)) == [
-        Repeat(f"{path}:3", f"{path}:1"),
-        Repeat(f"{path}:4", f"{path}:1"),
-    ]
+    stats = describe(
+        read_examples(Source((DataFile(path),))),
+        tokenizer,
+        path=path,
+        train_on="completions",
+        max_seq_length=9,
+        overflow="error",
+    )
+    assert stats.repeats == (Repeat(f"{path}:3", f"{path}:1"), Repeat(f"{path}:4", f"{path}:1"))
+    assert len(stats.survey.fingerprints) == 4
+    assert (stats.survey.classes, stats.survey.oddities, stats.survey.writing.scripts) == (None, (), ())
 
 
-def test_rows_that_another_split_has_are_found_whether_or_not_they_repeat_in_their_own(tmp_path):
-    train = write(tmp_path / "train.jsonl", *texts(3, 1, 1))
-    test = write(tmp_path / "test.jsonl", *texts(1, 2, 2, 1))
-    assert find_repeats(read_examples(test), read_examples(train)) == [
-        Repeat(f"{test}:1", f"{train}:2"),
-        Repeat(f"{test}:4", f"{train}:2"),
-    ]
-
-
+@pytest.mark.parametrize("part_positions", [80, 10_000])
 @pytest.mark.parametrize("share_prefix", [True, False])
 @pytest.mark.parametrize("multiple", [1, 16])
 @pytest.mark.parametrize("size", [BatchSize(rows=4), BatchSize(tokens=300)])
-def test_an_epoch_reads_the_positions_that_its_batches_have(size, multiple, share_prefix):
+def test_an_epoch_reads_the_positions_that_the_parts_of_its_batches_have(size, multiple, share_prefix, part_positions):
     rows = ragged()
     order = batch_order(rows, size, seed=3, share_prefix=share_prefix)
-    batches = [make_batch(rows, few, share_prefix=share_prefix, multiple=multiple) for few in order.epoch(0)]
-    reading = read_epoch(rows, order, share_prefix=share_prefix, multiple=multiple)
+
+    def make(few):
+        return make_batch(rows, few, share_prefix=share_prefix, multiple=multiple)
+
+    def positions(few):
+        return make(few).prefix_ids.size + make(few).token_ids.size
+
+    batches = [make(part) for few in order.epoch(0) for part in halved(few, positions, part_positions)]
+    reading = read_epoch(rows, order, part_positions=part_positions, share_prefix=share_prefix, multiple=multiple)
     prefixes = [batch.prefix_ids.size for batch in batches]
-    assert reading.batches == len(batches)
+    assert reading.batches == len(order.epoch(0))
     assert reading.positions == sum(prefixes) + sum(batch.token_ids.size for batch in batches)
     assert reading.filled == sum(prefixes) + sum(sum(batch.lengths) for batch in batches)
     last_targets = [int(np.flatnonzero(row.is_target)[-1]) for row in rows]  # what follows is read by nobody
     assert reading.filled + reading.saved == sum(last_targets)
     assert (reading.saved > 0) == share_prefix
-    assert 0 < reading.padding_share < 1
+    assert 0 <= reading.padding_share < 1
     assert reading.padding_share == pytest.approx(1 - reading.filled / reading.positions)
     assert reading.prefix_saved_share == pytest.approx(reading.saved / sum(last_targets))
 
@@ -117,7 +122,12 @@ def test_an_epoch_reads_the_positions_that_its_batches_have(size, multiple, shar
 def test_rows_that_training_would_refuse_are_counted_in_full_and_named(tokenizer, tmp_path):
     path = write(tmp_path / "rows.jsonl", *texts(3, 9, 4))
     stats = describe(
-        read_examples(path), tokenizer, path=path, train_on="completions", max_seq_length=5, overflow="error"
+        read_examples(Source((DataFile(path),))),
+        tokenizer,
+        path=path,
+        train_on="completions",
+        max_seq_length=5,
+        overflow="error",
     )
     assert stats.too_long == ((f"{path}:2", 10),)
     assert (stats.dataset.report.rows, stats.dataset.report.tokens) == (3, 4 + 10 + 5)
@@ -128,7 +138,12 @@ def test_rows_that_training_would_refuse_are_counted_in_full_and_named(tokenizer
 def test_rows_that_may_be_cut_are_counted_as_training_has_them(tokenizer, tmp_path, overflow):
     path = write(tmp_path / "rows.jsonl", *texts(3, 9, 4))
     stats = describe(
-        read_examples(path), tokenizer, path=path, train_on="completions", max_seq_length=5, overflow=overflow
+        stream_of(Source((DataFile(path),))),
+        tokenizer,
+        path=path,
+        train_on="completions",
+        max_seq_length=5,
+        overflow=overflow,
     )
     assert stats.too_long == ()
     assert stats.dataset.report == load_rendered(path, tokenizer, max_seq_length=5, overflow=overflow).report

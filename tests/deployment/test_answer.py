@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from tiny import CHATML, tiny_model_folder
 
-from mlxtune.data.normalize import Message
+from mlxtune.data.example import Message
 from mlxtune.deployment.answer import generate, open_answerer
 from mlxtune.deployment.fuse_run import fuse_run
 from mlxtune.deployment.prompts import Prompt, as_prompt
@@ -103,6 +103,14 @@ def test_a_folder_that_was_tuned_on_text_is_asked_in_text(plain, tmp_path):
     folder = tiny_model_folder(tmp_path / "model", hidden=32, heads=2, kv_heads=1)
     (folder / FILE).write_text(Prompting(raw=True).to_json())
     assert open_answerer(folder, device="cpu").raw
+
+
+def test_a_model_that_was_trained_with_thoughts_is_asked_for_them(tmp_path):
+    template = CHATML + "{% if add_generation_prompt and enable_thinking %}<think>{% endif %}"
+    folder = tiny_model_folder(tmp_path / "model", hidden=32, heads=2, kv_heads=1, chat_template=template)
+    without = answer_of(open_answerer(folder, device="cpu"), "Why?").prompt_tokens
+    (folder / FILE).write_text(Prompting(raw=False, thinking=True).to_json())
+    assert answer_of(open_answerer(folder, device="cpu"), "Why?").prompt_tokens == without + len("<think>")
 
 
 def test_turns_are_not_passed_over_where_plain_text_is_sent(plain):

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from mlxtune.data.normalize import Message
+from mlxtune.data.example import Message, ToolCall
 from mlxtune.deployment.prompts import as_prompt, read_prompts
 from mlxtune.errors import DataError
 
@@ -25,6 +25,22 @@ def test_rows_of_json_lines_bring_a_prompt_or_turns(tmp_path):
     assert [prompt.where for prompt in found] == [f"{path}:1", f"{path}:3"]
     assert found[0].messages == (Message("user", "Why?"),)
     assert [message.role for message in found[1].messages] == ["system", "user", "assistant", "user"]
+
+
+def test_a_row_may_have_tools_and_what_they_gave_back(tmp_path):
+    path = tmp_path / "prompts.jsonl"
+    call = {"id": "call_1", "type": "function", "function": {"name": "sky", "arguments": '{"city": "Rome"}'}}
+    turns = [
+        QUESTION,
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "content": "clear", "tool_call_id": "call_1"},
+    ]
+    tool = {"type": "function", "function": {"name": "sky", "parameters": {"type": "object"}}}
+    path.write_text(json.dumps({"messages": turns, "tools": [tool]}))
+    (prompt,) = read_prompts(path)
+    assert prompt.tools == (tool,)
+    assert prompt.messages[1].tool_calls == (ToolCall("sky", {"city": "Rome"}, "call_1"),)
+    assert prompt.messages[2] == Message("tool", "clear", tool_call_id="call_1")
 
 
 def test_any_other_file_has_a_prompt_a_line(tmp_path):
@@ -55,9 +71,9 @@ def test_all_rows_that_are_no_prompts_are_told_at_once(tmp_path):
     for line, words in (
         (2, "neither 'prompt' nor"),
         (3, "'prompt' is empty"),
-        (4, "'prompt' is empty, or no string"),
-        (5, "neither 'prompt' nor"),
-        (6, "a turn without a role"),
+        (4, "'prompt' is"),
+        (5, "'messages' is empty"),
+        (6, "unknown role"),
         (7, "nothing left to answer"),
         (8, "both 'prompt' and 'messages'"),
         (9, "not JSON"),

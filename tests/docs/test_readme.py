@@ -75,7 +75,7 @@ def test_the_steps_for_ones_own_data_run(folder):
         few = [f"data.train={folder / 'few.jsonl'}", "data.test=null", "data.valid=null"]
         run(command, folder, *([*SHORT, *few] if verb in ("plan", "train") else []))
         verbs.append(verb)
-    assert verbs == ["data", "recipes", "recipes", "data", "plan", "train"]
+    assert verbs == ["data", "recipes", "recipes", "data", "data", "plan", "train"]
     assert {path.name for path in (folder / "mine").iterdir()} == {"train.jsonl", "valid.jsonl", "test.jsonl"}
     assert (folder / "runs/mine/adapter/adapters.safetensors").is_file()
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from tiny import tiny_llama, tiny_tokenizer
 
-from mlxtune.data.normalize import Example, Message
+from mlxtune.data.example import Example, Message
 from mlxtune.data.render import Renderer
 from mlxtune.evaluation.heldout import read_heldout
 from mlxtune.evaluation.score import Scores, score_model

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from tiny import tiny_llama, tiny_tokenizer
 
-from mlxtune.data.normalize import Example, Message
+from mlxtune.data.example import Example, Message
 from mlxtune.data.render import Renderer
 from mlxtune.errors import DataError
 from mlxtune.evaluation.tasks import Task, check_task, run_task

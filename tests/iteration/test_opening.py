@@ -11,7 +11,7 @@ from mlxtune.adapters.attach import LoraShape
 from mlxtune.cache import entries
 from mlxtune.data.order import BatchSize
 from mlxtune.data.render import Rendered
-from mlxtune.data.token_cache import LEAST_ROWS
+from mlxtune.data.store.token_cache import LEAST_ROWS
 from mlxtune.errors import DataError, ModelError, RunError
 from mlxtune.iteration.opening import (
     find_base,
@@ -66,11 +66,10 @@ def test_splits_that_a_recipe_does_not_have_are_not_opened(recipe):
 
 
 def test_test_is_held_out_and_without_it_valid(recipe):
-    folder = recipe.parent
     for overrides, expected in (
-        ([], ("test", folder / "test.jsonl")),
-        (["data.test=null"], ("valid", folder / "valid.jsonl")),
-        (["data.test=null", "data.valid=null"], ("valid", None)),
+        ([], "test"),
+        (["data.test=null"], "valid"),
+        (["data.test=null", "data.valid=null"], None),
     ):
         assert held_out(load_recipe(recipe, overrides).recipe) == expected
 

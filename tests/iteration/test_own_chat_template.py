@@ -6,7 +6,7 @@ import mlx_lm
 import pytest
 from tiny import tiny_recipe
 
-from mlxtune.data.normalize import Message
+from mlxtune.data.example import Message
 from mlxtune.data.render import Renderer
 from mlxtune.deployment.answer import generate, open_answerer
 from mlxtune.deployment.export.gguf import export_gguf

@@ -10,8 +10,8 @@ import pytest
 from tiny import tiny_recipe, tiny_row
 
 from mlxtune.cache import cache_folder
-from mlxtune.data.normalize import read_examples
 from mlxtune.data.render import Renderer
+from mlxtune.data.source import find_source, read_examples
 from mlxtune.errors import DataError, RunError, UsageError
 from mlxtune.files import sha256_of
 from mlxtune.iteration.score import evaluate
@@ -26,7 +26,7 @@ def losses_by_mlx_lm(model, adapter, rows):
     """Nats and targets of all rows, from mlx_lm's own network and full logits, in numpy."""
     network, tokenizer = mlx_lm.load(str(model), adapter_path=adapter and str(adapter))
     nats, targets = 0.0, 0
-    for example in read_examples(rows):
+    for example in read_examples(find_source([(str(rows), 1.0)], "test")):
         row = Renderer(tokenizer).render(example, "completions")
         logits = np.array(network(mx.array(row.token_ids)[None])[0].astype(mx.float32), np.float64)
         likelihood = logits - np.logaddexp.reduce(logits, axis=-1, keepdims=True)

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import mlx.core as mx
 import numpy as np
@@ -226,7 +227,7 @@ def test_the_base_s_name_is_one_that_peft_can_load_where_there_is_one(plain):
     def named(source):
         model = opened.recipe.model.model_copy(update={"source": source})
         recipe = opened.recipe.model_copy(update={"model": model})
-        return base_name(type(opened)(recipe, opened.device, opened.folder, opened.model, opened.datasets))
+        return base_name(replace(opened, recipe=recipe))
 
     assert named("smollm2-135m-instruct") == "HuggingFaceTB/SmolLM2-135M-Instruct"
     assert named("org/name@v1") == "org/name"

@@ -1,6 +1,7 @@
 """A file and overrides into a recipe; what is wrong is told with its key, its place and the nearest right one."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -32,6 +33,10 @@ def failure(path: Path | str, *overrides: str) -> RecipeError:
     return caught.value
 
 
+def paths(files) -> list[str]:
+    return [file.path for file in files]
+
+
 # --- the way from text to recipe
 
 
@@ -46,7 +51,7 @@ def test_relative_paths_start_at_the_recipes_folder(write, tmp_path: Path, monke
     path = write(LEAST.replace("t.jsonl", "../rows/t.jsonl, test: /data/test.jsonl"), "deep/recipe.yaml")
     monkeypatch.chdir("/")
     data = load_recipe(path).recipe.data
-    assert (data.train, data.test) == (tmp_path / "rows" / "t.jsonl", Path("/data/test.jsonl"))
+    assert (paths(data.train), paths(data.test)) == ([f"{tmp_path}/rows/t.jsonl"], ["/data/test.jsonl"])
 
 
 def test_relative_paths_of_overrides_start_at_the_current_folder(
@@ -56,8 +61,8 @@ def test_relative_paths_of_overrides_start_at_the_current_folder(
     path = write(LEAST)
     monkeypatch.chdir(tmp_path / "here")
     data = load_recipe(path, ["data.valid=v.jsonl", "model.source=./net"]).recipe
-    assert data.data.valid == tmp_path / "here" / "v.jsonl"
-    assert data.data.train == tmp_path / "t.jsonl"
+    assert paths(data.data.valid) == [f"{tmp_path}/here/v.jsonl"]
+    assert paths(data.data.train) == [f"{tmp_path}/t.jsonl"]
     assert data.model.source == str(tmp_path / "here" / "net")
 
 
@@ -219,11 +224,69 @@ def test_a_folder_is_no_recipe_and_the_file_in_it_is_named(write, tmp_path: Path
 
 
 def test_data_files_that_are_not_there_are_told_all_at_once(write, tmp_path: Path):
-    loaded = load_recipe(write(LEAST.replace("t.jsonl}", "t.jsonl, valid: .}")))
+    os.mkfifo(tmp_path / "pipe")
+    loaded = load_recipe(write(LEAST.replace("t.jsonl}", "t.jsonl, valid: pipe, test: [., hf://datasets/a/b, gone]}")))
     with pytest.raises(RecipeError) as caught:
         loaded.check_files()
     assert f"recipe.yaml:3:8: data.train is not there: {tmp_path / 't.jsonl'}" in caught.value.message
-    assert f"recipe.yaml:3:24: data.valid is a folder: {tmp_path}" in caught.value.message
+    assert f"recipe.yaml:3:24: data.valid is neither a file nor a folder: {tmp_path}/pipe" in caught.value.message
+    assert f"data.test.2 is not there: {tmp_path}/gone" in caught.value.message
+    assert "3 mistakes" in caught.value.message
+
+
+# --- the places of a split
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ("a.jsonl", [("a.jsonl", 1.0)]),
+        ("[a.jsonl, b.csv]", [("a.jsonl", 1.0), ("b.csv", 1.0)]),
+        ("[a.jsonl, {path: b.csv, weight: 0.5}]", [("a.jsonl", 1.0), ("b.csv", 0.5)]),
+        ("{path: a.jsonl, weight: 2}", [("a.jsonl", 2.0)]),
+    ],
+)
+def test_a_split_is_one_place_or_several_with_weights(write, tmp_path: Path, written: str, read: list):
+    files = load_recipe(write(LEAST.replace("t.jsonl", written))).recipe.data.train
+    assert [(file.path, file.weight) for file in files] == [(f"{tmp_path}/{name}", weight) for name, weight in read]
+
+
+def test_a_place_on_the_hub_stays_as_it_is(write):
+    place = "hf://datasets/org/name@v1.0/data"
+    recipe = load_recipe(write(LEAST.replace("t.jsonl", f"[{place}]")), [f"data.valid={place}"]).recipe
+    assert paths(recipe.data.train) == paths(recipe.data.valid) == [place]
+
+
+def test_a_place_of_several_can_be_overridden_alone(write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path = write(LEAST.replace("t.jsonl", "[a.jsonl, {path: b.jsonl, weight: 2}]"))
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    data = load_recipe(path, ["data.train.1.path=c.jsonl", "data.train.1.weight=3"]).recipe.data
+    assert paths(data.train) == [f"{tmp_path}/a.jsonl", f"{tmp_path}/here/c.jsonl"]
+    assert data.train[1].weight == 3
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        ("3", "data.train must be a file, a folder or hf://datasets/org/name"),
+        ("[a.jsonl, 3]", "data.train must be a file, a folder or hf://datasets/org/name"),
+        ("[]", "data.train must not be empty"),
+        ("null", "data.train must be a file"),
+        ("[{path: a.jsonl, weight: 0}]", "data.train.0.weight must be greater than 0"),
+        ("[{path: a.jsonl, weigth: 2}]", "data.train.0.weigth is not a key of a recipe"),
+        ("[{weight: 2}]", "data.train.0.path is missing"),
+    ],
+)
+def test_a_place_that_is_none_is_refused(write, written: str, said: str):
+    assert said in failure(write(LEAST.replace("t.jsonl", written))).message
+
+
+def test_a_resolved_recipe_names_its_places_as_they_were_written(write, tmp_path: Path):
+    text = LEAST.replace("t.jsonl", "t.jsonl, valid: [v.jsonl, {path: w.jsonl, weight: 2}]")
+    data = load_recipe(write(text)).recipe.model_dump(mode="json")["data"]
+    several = [f"{tmp_path}/v.jsonl", {"path": f"{tmp_path}/w.jsonl", "weight": 2.0}]
+    assert (data["train"], data["valid"], data["test"]) == (f"{tmp_path}/t.jsonl", several, None)
 
 
 # --- properties

@@ -1,11 +1,10 @@
 """The keys of a recipe: defaults, bounds, what is refused by name, and the schema that editors read."""
 
-from pathlib import Path
-
 import pytest
 from pydantic import ValidationError
 
 from mlxtune.recipe.keys import all_keys, dotted, path_keys
+from mlxtune.recipe.row_shape import ColumnSettings, RoleSettings, TemplateSettings
 from mlxtune.recipe.schema import Recipe, json_schema
 
 LEAST = {"name": "a", "model": {"source": "x"}, "data": {"train": "t.jsonl"}}
@@ -30,6 +29,8 @@ ALL_DEFAULTS = {
         "valid": None,
         "test": None,
         "format": "auto",
+        "columns": None,
+        "template": None,
         "chat_template": None,
         "train_on": "completions",
         "max_seq_length": 512,
@@ -54,6 +55,7 @@ ALL_DEFAULTS = {
     "evaluation": {"every_steps": 50, "early_stopping_patience": None, "tasks": []},
     "checkpoint": {"every_steps": 50, "keep": 2},
     "report_to": [],
+    "offline": False,
 }
 
 
@@ -130,7 +132,7 @@ def test_a_value_whose_work_comes_later_is_refused_as_such(section: str, value, 
         ("method", {"target_modules": []}, "method.target_modules"),
         ("method", {"target_modules": "q_proj"}, "method.target_modules"),
         ("data", {"train": "t", "max_seq_length": 1}, "data.max_seq_length"),
-        ("data", {"train": "t", "format": "preference"}, "data.format"),
+        ("data", {"train": "t", "format": "pairs"}, "data.format"),
         ("training", {"epochs": 0}, "training.epochs"),
         ("training", {"epochs": 1.5}, "training.epochs"),
         ("training", {"learning_rate": 0}, "training.learning_rate"),
@@ -189,14 +191,17 @@ def test_the_tree_of_keys_is_the_recipe_with_all_defaults_filled_in():
         "model.quantize.bits", "model.quantize.group_size", "method.layers.top", "evaluation.tasks.name",
         "evaluation.tasks.max_tokens", "evaluation.tasks.answer_after", "evaluation.tasks.scorer",
         "evaluation.tasks.fields", "training.grad_checkpoint.every",
+        *(f"data.{split}.{name}" for split in ("train", "valid", "test") for name in ("path", "weight")),
+        *(f"data.columns.{name}" for name in ColumnSettings.model_fields),
+        *(f"data.columns.roles.{name}" for name in RoleSettings.model_fields),
+        *(f"data.template.{name}" for name in TemplateSettings.model_fields),
     }  # fmt: skip
     assert from_schema == set(keys_of(ALL_DEFAULTS)) | inside_lists_and_unions
 
 
 def test_the_paths_of_a_recipe_are_known():
-    files = {"data.train", "data.valid", "data.test", "data.chat_template"}
-    assert {dotted(key) for key in path_keys()} == {"model.adapter", *files}
-    assert recipe().data.train == Path("t.jsonl")
+    assert {dotted(key) for key in path_keys()} == {"model.adapter", "data.chat_template"}
+    assert [file.path for file in recipe().data.train] == ["t.jsonl"]
 
 
 def test_a_batch_has_so_many_rows_or_so_many_tokens():

@@ -6,7 +6,9 @@ from mlxtune.errors import ModelError
 from mlxtune.runs.prompting import FILE, Prompting, read_prompting
 
 
-@pytest.mark.parametrize("prompting", [Prompting(), Prompting(raw=True), Prompting(raw=False, system="Say „ja“.\n")])
+@pytest.mark.parametrize(
+    "prompting", [Prompting(), Prompting(raw=True), Prompting(raw=False, system="Say „ja“.\n", thinking=True)]
+)
 def test_what_is_written_is_read_back(tmp_path, prompting):
     (tmp_path / FILE).write_text(prompting.to_json(), encoding="utf-8")
     assert read_prompting(tmp_path) == prompting
@@ -22,7 +24,16 @@ def test_what_a_later_version_adds_is_passed_over(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "content", ["", "[]", "{", '{"prompting": []}', '{"prompting": {"raw": 1}}', '{"prompting": {"system": ["x"]}}']
+    "content",
+    [
+        "",
+        "[]",
+        "{",
+        '{"prompting": []}',
+        '{"prompting": {"raw": 1}}',
+        '{"prompting": {"system": ["x"]}}',
+        '{"prompting": {"thinking": 1}}',
+    ],
 )
 def test_a_file_that_says_something_else_is_refused(tmp_path, content):
     (tmp_path / FILE).write_text(content)

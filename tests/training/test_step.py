@@ -131,6 +131,11 @@ def test_no_parameter_changes_while_gradients_are_formed(tiny_training):
     assert all(np.array_equal(before[name], after[name]) for name in before)
 
 
+def test_the_norm_of_a_gradient_with_millions_of_values_is_right():
+    _, norm = clip({"embedding": mx.ones((5000, 5000))}, None)
+    assert norm.item() == 5000.0
+
+
 @pytest.mark.parametrize("max_norm", [0.5, 1e9, None])
 def test_clipping_is_by_the_norm_over_all_gradients_together(max_norm):
     generator = np.random.default_rng(0)

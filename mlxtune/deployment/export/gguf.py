@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mlxtune.data.normalize import Message
+from mlxtune.data.example import Message
 from mlxtune.data.render import Renderer
 from mlxtune.deployment.export.gguf_weights import GgufPlan, GgufWeights, open_for_gguf
 from mlxtune.deployment.fused_weights import KEPT_ENOUGH, is_kept

@@ -6,6 +6,7 @@ this machine. Gathering makes all that is uploaded, so that what is shown is wha
 that takes its time and its room on the disk.
 """
 
+import contextlib
 import json
 import re
 import shutil
@@ -18,14 +19,16 @@ from pathlib import Path
 from typing import Any
 
 from mlxtune.data.detectors import REGIONS
+from mlxtune.data.read import read_stream
 from mlxtune.deployment.export.gguf import export_gguf
 from mlxtune.deployment.export.learned import Learned, scan_learned
 from mlxtune.deployment.export.model_card import CardFacts, What, model_card
 from mlxtune.deployment.export.peft import export_peft
 from mlxtune.deployment.fuse_run import fuse_run
 from mlxtune.deployment.tuned import Tuned, find_tuned
-from mlxtune.errors import ModelError, RunError, UsageError
+from mlxtune.errors import DataError, ModelError, NetworkError, RunError, UsageError
 from mlxtune.files import sha256_of, write_json, write_text
+from mlxtune.iteration.opening import source_of, splits_of
 from mlxtune.models import catalogue
 from mlxtune.models.hub import parse_hub_name
 from mlxtune.models.hub_upload import Uploaded, upload
@@ -326,11 +329,9 @@ def _current_scores(run: RunFolder) -> Mapping[str, Any] | None:
 
 
 def _count_rows(recipe: Recipe) -> dict[str, int]:
-    """Lines that hold something, of each split that is there."""
+    """The rows of each split that is there."""
     counts: dict[str, int] = {}
-    for split in ("train", "valid", "test"):
-        path: Path | None = getattr(recipe.data, split)
-        if path is not None and path.is_file():
-            with path.open("rb") as file:
-                counts[split] = sum(bool(line.strip()) for line in file)
+    for split in splits_of(recipe.data):
+        with contextlib.suppress(DataError, NetworkError):
+            counts[split] = sum(1 for path in source_of(recipe.data, split).paths for _ in read_stream(path))
     return counts

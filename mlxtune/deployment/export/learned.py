@@ -11,8 +11,9 @@ from pathlib import Path
 
 from mlxtune.adapters.format import hash_of_adapter
 from mlxtune.data.scan import ScanReport, scan_files
+from mlxtune.data.source import hash_of
 from mlxtune.errors import DataError, MlxtuneError
-from mlxtune.files import sha256_of
+from mlxtune.iteration.opening import source_of, splits_of
 from mlxtune.progress import Progress
 from mlxtune.recipe.load import load_recipe
 from mlxtune.runs.folder import RunFolder, is_run_folder, open_run
@@ -79,14 +80,20 @@ def _add_files(run: RunFolder, files: Files) -> RunFolder | None:
     """Take note of one run's files. Returns: the run that it started from, if there is one."""
     recipe, inputs = load_recipe(run.resolved).recipe, run.read_manifest()["inputs"]
     for split in SPLITS:
-        path: Path | None = getattr(recipe.data, split)
-        if path is not None and path.is_file() and sha256_of(path) == inputs["data"].get(split):
-            files.recipes[path] = run.resolved
-        elif path is not None:
+        if split not in splits_of(recipe.data):
+            continue
+        try:
+            source = source_of(recipe.data, split, commits=inputs.get("data_commits"))
+            is_the_same = hash_of(source) == inputs["data"].get(split)
+        except (MlxtuneError, OSError):
+            source, is_the_same = None, False
+        if source is not None and is_the_same:
+            files.recipes.update(dict.fromkeys(source.paths, run.resolved))
+        else:
             what = (
                 f"the {split} rows that the model learned are gone or have changed, so nobody can say what is in them"
             )
-            files.unseen.append((what, path))
+            files.unseen.append((what, Path(getattr(recipe.data, split)[0].path)))
     start = recipe.model.adapter
     if start is None:
         return None

@@ -8,10 +8,12 @@ refused. The price is that what the chats asked did not show, such as tools, is 
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
+from mlxtune.data.example import Message, Role
+from mlxtune.data.rendering.chat_text import ChatTemplate
 from mlxtune.deployment.export.go_template import quoted, render
-from mlxtune.errors import ModelError
+from mlxtune.errors import DataError, ModelError
 from mlxtune.models.chat_template import failure_of
 
 RAW = "{{ .Prompt }}"
@@ -75,14 +77,16 @@ def go_template(tokenizer: Any, where: object, *, leaves_bos: bool) -> GoTemplat
     Raises: ModelError, if it has no chat template, or one that cannot be said so.
     """
 
+    template = ChatTemplate(tokenizer)
+
     def jinja(turns: Turns) -> str:
+        messages = [Message(cast("Role", turn["role"]), turn["content"]) for turn in turns]
         try:
             # As in training: without thinking.
-            return tokenizer.apply_chat_template(
-                list(turns), tokenize=False, add_generation_prompt=True, enable_thinking=False
-            )
-        except Exception as error:  # a template is a stranger's program, and fails in any way
-            raise _RefusedError(failure_of(error)) from error
+            return template.text(messages, str(where), generation_prompt=True)
+        except DataError as error:
+            cause = error.__cause__
+            raise _RefusedError(failure_of(cause if isinstance(cause, Exception) else error)) from error
 
     try:
         bos = tokenizer.bos_token or ""

@@ -23,7 +23,7 @@ ADAPTER = ["README.md", "adapter_config.json", "adapter_model.safetensors", "ada
 
 
 @pytest.fixture
-def hub(tmp_path, cache, monkeypatch):
+def hub(tmp_path, monkeypatch):
     with asked_hub(tmp_path / "hf", monkeypatch) as hub:
         monkeypatch.setenv("HF_TOKEN", TOKEN)
         yield hub

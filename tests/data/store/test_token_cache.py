@@ -3,35 +3,21 @@
 import importlib.metadata
 import json
 import os
-import pkgutil
 import stat
+from unittest import mock
 
 import numpy as np
 import pytest
 from tiny import CHATML, tiny_tokenizer
 
 from mlxtune.cache import cache_folder, entries
-from mlxtune.data import token_cache
 from mlxtune.data.dataset import load_rendered
-from mlxtune.data.token_cache import FOLDER, LEAST_ROWS
+from mlxtune.data.rendering.chat_text import ChatTemplate
+from mlxtune.data.store import token_cache
+from mlxtune.data.store.token_cache import FOLDER, LEAST_ROWS
 from mlxtune.errors import DataError
 
 WORDS = ("Quietly", "said nobody")
-
-
-class Counting:
-    """A tokenizer that counts how often it is asked to put a row into its chat template."""
-
-    def __init__(self, tokenizer):
-        self.tokenizer = tokenizer
-        self.rendered = 0
-
-    def __getattr__(self, name):
-        return getattr(self.tokenizer, name)
-
-    def apply_chat_template(self, turns, **settings):
-        self.rendered += 1
-        return self.tokenizer.apply_chat_template(turns, **settings)
 
 
 @pytest.fixture(autouse=True)
@@ -66,9 +52,10 @@ def write(path, chats):
 
 def load(path, folder, tokenizer=None, **settings):
     """The rows, and how often the chat template was used for them."""
-    counting = Counting(tokenizer or tiny_tokenizer(folder))
-    dataset = load_rendered(path, counting, tokenizer_folder=folder, **{"max_seq_length": 200, **settings})
-    return dataset.rows, counting.rendered
+    tokenizer = tokenizer or tiny_tokenizer(folder)
+    with mock.patch.object(ChatTemplate, "text", autospec=True, side_effect=ChatTemplate.text) as text:
+        dataset = load_rendered(path, tokenizer, tokenizer_folder=folder, **{"max_seq_length": 200, **settings})
+    return dataset.rows, text.call_count
 
 
 def plain(rows):
@@ -87,14 +74,6 @@ def test_what_is_found_again_is_what_was_rendered_and_no_template_is_asked(path,
     assert rendered_again == 0
     assert plain(again) == plain(first)
     assert {(row.token_ids.dtype, row.is_target.dtype) for row in again} == {(np.dtype(np.int32), np.dtype(bool))}
-
-
-def test_token_ids_that_need_more_than_16_bits_are_kept_whole(path, folder):
-    rows, _ = load(path, folder)
-    rows[3].token_ids[2] = 151_643
-    entry = cache_folder(FOLDER) / "large.rows"
-    token_cache.keep_rows(entry, rows)
-    assert plain(token_cache.read_rows(entry, rows)) == plain(rows)
 
 
 def test_limits_on_length_are_applied_to_what_is_kept(path, folder):
@@ -126,7 +105,8 @@ def test_rows_are_named_by_the_file_at_hand(path, folder, tmp_path):
         "a tokenizer file",
         "what ends a turn",
         "a library",
-        "our own code",
+        "mlxtune/data/forms/turns.py",
+        "mlxtune/models/chat_sandbox.py",
     ],
 )
 def test_a_change_to_what_rendering_depends_on_is_rendered_anew(path, folder, monkeypatch, change):
@@ -149,7 +129,8 @@ def test_a_change_to_what_rendering_depends_on_is_rendered_anew(path, folder, mo
     elif change == "a library":
         monkeypatch.setattr(importlib.metadata, "version", lambda name: f"another {name}")
     else:
-        monkeypatch.setattr(pkgutil, "get_data", lambda package, name: f"another {name} of {package}".encode())
+        sha256_of = token_cache.sha256_of
+        monkeypatch.setattr(token_cache, "sha256_of", lambda path: "another" if path.match(change) else sha256_of(path))
     found, rendered = load(write(path, chosen), folder, tokenizer, **settings)
     assert rendered >= LEAST_ROWS
     assert len(kept()) == 2
@@ -159,7 +140,7 @@ def test_a_change_to_what_rendering_depends_on_is_rendered_anew(path, folder, mo
 
 @pytest.mark.parametrize("damage", ["cut", "empty", "changed", "text"])
 def test_a_damaged_entry_is_rendered_anew_and_replaced(path, folder, damage):
-    first, _ = load(path, folder)
+    first = plain(load(path, folder)[0])
     (entry,) = kept()
     whole = entry.read_bytes()
     middle = len(whole) // 2
@@ -173,7 +154,7 @@ def test_a_damaged_entry_is_rendered_anew_and_replaced(path, folder, damage):
     )
     again, rendered = load(path, folder)
     assert rendered >= LEAST_ROWS
-    assert plain(again) == plain(first)
+    assert plain(again) == first
     assert entry.read_bytes() == whole
     assert load(path, folder)[1] == 0
 
@@ -188,9 +169,28 @@ def test_rows_that_cannot_be_rendered_are_told_of_each_time_and_never_kept(folde
     assert kept() == []
 
 
+def test_a_row_more_is_rendered_anew_and_so_is_a_row_less(folder, tmp_path):
+    for count in (LEAST_ROWS + 1, LEAST_ROWS + 2, LEAST_ROWS):
+        assert load(write(tmp_path / "rows.jsonl", chats(count)), folder)[1] >= count
+    assert len(kept()) == 3
+    for count in (LEAST_ROWS + 1, LEAST_ROWS + 2, LEAST_ROWS):
+        assert load(write(tmp_path / "rows.jsonl", chats(count)), folder)[1] == 0
+
+
+def test_what_a_killed_process_left_half_written_is_removed_in_time(path, folder):
+    old, new = (cache_folder(FOLDER) / f".{name}.rows.0123abcd" for name in ("old", "new"))
+    for part in (old, new):
+        part.write_bytes(b"half")
+    os.utime(old, (1_000_000, 1_000_000))
+    load(path, folder)
+    assert not old.exists()
+    assert new.exists()
+
+
 def test_what_is_kept_is_the_users_alone_and_holds_no_text(path, folder):
     load(path, folder)
     (entry,) = kept()
+    assert stat.S_IMODE(entry.stat().st_mode) == 0o600
     assert stat.S_IMODE(entry.parent.stat().st_mode) == 0o700
     assert not any(word.encode() in entry.read_bytes() for word in WORDS)
 

@@ -1,0 +1,168 @@
+"""What is noted of the rows of a data set as they stream by: enough to name, weigh and find them again later.
+
+A stream can be gone through again, as a file can be read again: whoever needs the words of a row asks for them then.
+Knows examples; nothing of tokens. The price is about 25 bytes a row.
+"""
+
+import hashlib
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mlxtune.data.example import Example, Kind, content_hash
+from mlxtune.data.faults import LISTED, Fault
+from mlxtune.data.normalize import Normalized, remedy_for
+from mlxtune.data.rendering.answer_spans import thinks
+from mlxtune.data.store.rows import Places, PlacesWriter
+
+if TYPE_CHECKING:
+    from mlxtune.recipe.choices import Form
+
+KINDS: tuple[Kind, ...] = ("chat", "preference", "prompt_completion", "text")
+SYSTEMS = 100
+"""Different system messages that are told apart; whether a data set has one or none is all that is asked."""
+FIRST_ROWS = 64
+"""By which a data set is told from most others."""
+
+
+@dataclass(frozen=True)
+class Weighted:
+    """The rows of one file, and how often each stands in an epoch.
+
+    ``open`` gives the rows from the beginning, each time that it is called. Of a weight's fraction, the rows whose
+    content hash is below it stand there once more: 0.5 takes every other row on average, the same each time.
+    """
+
+    open: Callable[[], Iterable[Example | Fault]]
+    name: str = ""
+    weight: float = 1.0
+    total: int = 0
+    """About how many rows there are, for progress; 0 where nobody knows."""
+
+
+@dataclass(frozen=True)
+class Stream:
+    """All rows that a split is read from, file by file."""
+
+    files: tuple[Weighted, ...]
+
+    @property
+    def total(self) -> int:
+        """About how many rows there are; 0 where nobody knows."""
+        totals = [file.total for file in self.files]
+        return sum(totals) if all(totals) else 0
+
+    @property
+    def weighs(self) -> bool:
+        """Whether some rows may be left out of an epoch."""
+        return any(file.weight % 1 for file in self.files)
+
+
+class Census:
+    """What is noted of a stream's examples, in their order.
+
+    Args:
+        hashing: whether their content is to be hashed.
+    """
+
+    def __init__(self, stream: Stream, *, hashing: bool) -> None:
+        self._stream, self._hashing = stream, hashing or stream.weighs
+        self._digest = hashlib.sha256()
+        self._places, self._shares, self._systems = PlacesWriter(), array("d"), array("b")
+        self._known: dict[str | None, int] = {}
+        self._faults: list[Fault] = []
+        self._of: Normalized | None = None
+        self.rows_read = [0] * len(stream.files)
+        """Of each file."""
+        self.forms: list[Form | Kind] = ["text"] * len(stream.files)
+        self.whys = [""] * len(stream.files)
+        """Of each file that has rows: its form, and why it is that; of rows that were never in a form, their kind."""
+        self._kinds: set[Kind] = set()
+        self._thinking = 0
+        self.first: list[str] = []
+        """The content hashes of the first `FIRST_ROWS` rows."""
+
+    @property
+    def rows(self) -> int:
+        return sum(self.rows_read)
+
+    @property
+    def kind(self) -> Kind:
+        """What the rows come to, of which there is one; of several kinds, the one that is prompted most strictly."""
+        return next(kind for kind in KINDS if kind in self._kinds)
+
+    @property
+    def thinks(self) -> bool:
+        """Whether most rows' last answers have thoughts."""
+        return 2 * self._thinking > self.rows
+
+    @property
+    def content(self) -> str:
+        """The hash of what all rows say, in their order."""
+        return self._digest.hexdigest()
+
+    def watch(self, rows_a_file: int | None = None) -> Iterator[Example | Fault]:
+        """The stream from its beginning, or so many rows of each file, each noted as it goes by."""
+        for number, file in enumerate(self._stream.files):
+            rows = file.open()
+            for item in islice(rows, rows_a_file):
+                if isinstance(item, Example):
+                    if not self.rows_read[number]:
+                        self._note_form(number, rows, item)
+                    self.rows_read[number] += 1
+                    self._note(item)
+                elif isinstance(rows, Normalized) and len(self._faults) < LISTED:
+                    self._faults.append(item)
+                    self._of = self._of or rows
+                yield item
+
+    def remedy(self, faults: Sequence[Fault]) -> str:
+        """The way out for ``faults``, those of the stream among them: theirs, if there are any."""
+        if self._of is not None and self._of.form is not None:
+            return remedy_for(self._of, self._faults)
+        return next((fault.remedy for fault in faults if fault.remedy), "")
+
+    def places(self) -> Places:
+        return self._places.finish()
+
+    def copies(self) -> np.ndarray:
+        """[rows]: how often each row stands in an epoch."""
+        if all(file.weight == 1 for file in self._stream.files):
+            return np.ones(self.rows, np.int32)
+        weight = np.repeat([file.weight for file in self._stream.files], self.rows_read)
+        whole = np.floor(weight)
+        share = np.array(self._shares, np.float64) if self._stream.weighs else np.zeros(len(weight))
+        return (whole + (share < weight - whole)).astype(np.int32)
+
+    def system(self, rows: np.ndarray) -> str | None:
+        """The system message that these rows, by number, begin with alike; None if one has another or none."""
+        found = np.unique(np.array(self._systems, np.int8)[rows])
+        if len(found) != 1 or not 0 <= found[0] < SYSTEMS:
+            return None
+        return list(self._known)[found[0]]
+
+    def _note_form(self, number: int, rows: Iterable[Example | Fault], first: Example) -> None:
+        self.forms[number] = first.kind
+        if isinstance(rows, Normalized) and rows.form is not None:
+            self.forms[number], self.whys[number] = rows.form, rows.why
+
+    def _note(self, example: Example) -> None:
+        self._kinds.add(example.kind)
+        self._places.add(example.where)
+        self._thinking += bool(example.messages) and thinks(example.messages[-1])
+        first = example.messages[0] if example.messages else None
+        system = first.content if first is not None and first.role == "system" else None
+        if system not in self._known and len(self._known) < SYSTEMS:
+            self._known[system] = len(self._known)
+        self._systems.append(self._known.get(system, SYSTEMS))
+        if self._hashing:
+            content = content_hash(example)
+            self._digest.update(content.encode())
+            if self._stream.weighs:
+                self._shares.append(int(content[:8], 16) / 2**32)
+            if len(self.first) < FIRST_ROWS:
+                self.first.append(content)
