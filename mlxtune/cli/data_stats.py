@@ -13,6 +13,7 @@ from mlxtune.cli.recipe_or_file import recipe_of
 if TYPE_CHECKING:
     from mlxtune.data.likeness.alike import Alike
     from mlxtune.data.likeness.repeats import Repeat
+    from mlxtune.data.source import Source
     from mlxtune.data.stats import Bin, Reading, SplitStats
     from mlxtune.data.store.census import Stream
     from mlxtune.data.survey.classes import Classes
@@ -24,6 +25,9 @@ Overlaps = Mapping[tuple[str, str], "Sequence[Repeat]"]
 """Rows of one split that an earlier split has too, by the names of both."""
 AlikeRows = Mapping[tuple[str, str], "Sequence[Alike]"]
 """Rows of one split that are like an earlier row, by the name of their split and that of the earlier one."""
+
+FILES_LOOKED_AT = 20
+"""Of a split, to say how its files are read."""
 
 
 @click.command("stats")
@@ -56,7 +60,7 @@ def command(recipe_or_file: str, overrides: tuple[str, ...], output: Output) -> 
             split: describe(
                 stream,
                 tokenizer,
-                path=path,
+                path=source.path,
                 train_on=data.train_on,
                 max_seq_length=data.max_seq_length,
                 overflow=data.overflow,
@@ -65,7 +69,7 @@ def command(recipe_or_file: str, overrides: tuple[str, ...], output: Output) -> 
                 split=number,
                 progress=output.progress,
             )
-            for number, (split, (path, stream)) in enumerate(streams.items())
+            for number, (split, (source, stream)) in enumerate(streams.items())
         }
         index.finish()
         alike = {
@@ -79,20 +83,28 @@ def command(recipe_or_file: str, overrides: tuple[str, ...], output: Output) -> 
         if (found := find_repeats(splits[split].survey.fingerprints, splits[earlier].survey.fingerprints))
     }
     epoch = read_first_epoch(recipe, folder, splits["train"], chosen)
-    told = {"recipe_or_file": recipe_or_file, **document(recipe, splits, overlaps, alike, epoch)}
-    output.show(told, draw(recipe_or_file, recipe, splits, overlaps, alike, epoch))
+    kinds = {split: kinds_of_files(source) for split, (source, _) in streams.items()}
+    told = {"recipe_or_file": recipe_or_file, **document(recipe, splits, overlaps, alike, epoch, kinds)}
+    output.show(told, draw(recipe_or_file, recipe, splits, overlaps, alike, epoch, kinds))
 
 
-def open_streams(recipe: "Recipe", output: Output) -> "dict[str, tuple[Path, Stream]]":
-    """Of each split that the recipe has, what to call it, and its rows, whose beginning is good."""
+def kinds_of_files(source: "Source") -> list[str]:
+    """How the first files of a split are read: format, packing, encoding, delimiter; each kind once."""
+    from mlxtune.data.read import describe_file
+
+    return list(dict.fromkeys(str(describe_file(path)) for path in source.paths[:FILES_LOOKED_AT]))
+
+
+def open_streams(recipe: "Recipe", output: Output) -> "dict[str, tuple[Source, Stream]]":
+    """Of each split that the recipe has, where its rows come from, and the rows, whose beginning is good."""
     from mlxtune.data.dataset import check_beginning
     from mlxtune.data.source import stream_of
     from mlxtune.iteration.opening import source_of, splits_of
 
     sources = {split: source_of(recipe.data, split, progress=output.progress) for split in splits_of(recipe.data)}
-    streams = {split: (source.path, stream_of(source)) for split, source in sources.items()}
-    for path, stream in streams.values():
-        check_beginning(stream, path, pairs=True)
+    streams = {split: (source, stream_of(source)) for split, source in sources.items()}
+    for source, stream in streams.values():
+        check_beginning(stream, source.path, pairs=True)
     return streams
 
 
@@ -117,7 +129,12 @@ def read_first_epoch(recipe: "Recipe", folder: Path, train: "SplitStats", device
 
 
 def document(
-    recipe: "Recipe", splits: "Mapping[str, SplitStats]", overlaps: Overlaps, alike: AlikeRows, epoch: "Reading"
+    recipe: "Recipe",
+    splits: "Mapping[str, SplitStats]",
+    overlaps: Overlaps,
+    alike: AlikeRows,
+    epoch: "Reading",
+    kinds: Mapping[str, Sequence[str]],
 ) -> dict[str, Any]:
     """As JSON; the training rows' counts stand at the top too."""
     report = splits["train"].dataset.report
@@ -127,7 +144,8 @@ def document(
         "model": recipe.model.source,
         **{name: getattr(report, name) for name in counts},
         "splits": {
-            split: split_document(stats, bins[split], alike.get((split, split), ())) for split, stats in splits.items()
+            split: split_document(stats, bins[split], alike.get((split, split), ())) | {"kinds_of_files": kinds[split]}
+            for split, stats in splits.items()
         },
         "overlaps": [
             {"split": split, "with": earlier, "rows": len(found), "findings": findings(map(said, found))}

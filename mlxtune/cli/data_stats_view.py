@@ -32,6 +32,7 @@ def draw(
     overlaps: Overlaps,
     alike: AlikeRows,
     epoch: "Reading",
+    kinds: Mapping[str, Sequence[str]],
 ) -> "Group":
     """What a person reads: counts, a histogram, an epoch, and what to look at."""
     from rich.console import Group
@@ -41,7 +42,7 @@ def draw(
     saved = f"{epoch.prefix_saved_share:.0%} of the tokens are beginnings that rows share and are read once"
     return Group(
         f"{title}, as {recipe.model.source} reads it",
-        counts_table(splits),
+        counts_table(splits, kinds),
         *form_lines(
             (split, file.name, file.why) for split, stats in splits.items() for file in stats.dataset.report.files
         ),
@@ -54,7 +55,7 @@ def draw(
     )
 
 
-def counts_table(splits: "Mapping[str, SplitStats]") -> "Table":
+def counts_table(splits: "Mapping[str, SplitStats]", kinds: Mapping[str, Sequence[str]]) -> "Table":
     from rich.table import Table
 
     table = Table("", *splits, box=None)
@@ -62,6 +63,7 @@ def counts_table(splits: "Mapping[str, SplitStats]") -> "Table":
         column.justify = "right"
     reports = [stats.dataset.report for stats in splits.values()]
     lengths = [stats.lengths for stats in splits.values()]
+    table.add_row("files", *(printable("; ".join(kinds[split])) for split in splits))
     table.add_row("rows", *(f"{report.rows:,}" for report in reports))
     table.add_row("format", *(report.format for report in reports))
     table.add_row("tokens", *(f"{report.tokens:,}" for report in reports))

@@ -5,6 +5,7 @@ one decision that is left is made afterwards, by lengths alone: what happens to 
 see. Nothing is cut or dropped without being counted and named in the report.
 """
 
+import gc
 from collections.abc import Iterable, Iterator, Sequence, Sized
 from dataclasses import dataclass
 from itertools import chain, islice
@@ -264,6 +265,9 @@ def _render_all(
     progress(what, 0, total)
     faults, refused, done = [], 0, 0
     writer = StoreWriter(tokens_folder())
+    freezes = gc.get_freeze_count() == 0
+    if freezes:  # or the rows would have Python go through all that the libraries have made, again and again
+        gc.freeze()
     try:
         for item in renderer.render_stream(items, train_on):
             if isinstance(item, Fault):
@@ -282,6 +286,8 @@ def _render_all(
         progress(what, done, done)
         return writer.finish()
     finally:
+        if freezes:
+            gc.unfreeze()
         writer.close()
 
 

@@ -1,5 +1,6 @@
 """`mlxtune data stats`: its numbers are those of training, and it says what to look at."""
 
+import gzip
 import json
 
 import pytest
@@ -46,6 +47,15 @@ def test_an_epoch_of_training_writes_the_tokens_and_targets_that_are_foretold(st
         trained = sum(line[name] for line in lines)
         assert (told[name], told["splits"]["train"][name], told["epoch"][name]) == (trained, trained, trained)
     assert told["epoch"]["batches"] == len(lines) == 3
+
+
+def test_how_the_files_are_read_is_told(stats, recipe, tmp_path):
+    text = "".join(json.dumps(tiny_row(str(number))) + "\n" for number in range(3))
+    (tmp_path / "rows.jsonl.gz").write_bytes(gzip.compress(text.encode("utf-16")))
+    places = f"[{tmp_path / 'rows.jsonl.gz'}, {recipe.parent / 'train.jsonl'}]"
+    told = stats(recipe, f"data.train={places}")
+    assert told["splits"]["train"]["kinds_of_files"] == ["jsonl, gzip, UTF-16-LE", "jsonl, UTF-8"]
+    assert told["splits"]["valid"]["kinds_of_files"] == ["jsonl, UTF-8"]
 
 
 def test_every_split_has_its_counts_and_the_training_rows_are_told_first(stats, recipe):
