@@ -62,6 +62,20 @@ def no_network() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(autouse=True)
+def no_variables_of_offline_left() -> Iterator[None]:
+    """What `close_network` sets for libraries and child processes, and leaves set, ends with the test."""
+    from mlxtune.network import CLOSED_BY_US
+    from mlxtune.offline import OBEYED
+
+    names = (*OBEYED, CLOSED_BY_US)
+    before = {name: os.environ.get(name) for name in names}
+    yield
+    for name in names:
+        os.environ.pop(name, None)
+    os.environ.update({name: value for name, value in before.items() if value is not None})
+
+
 def is_loopback(host: str) -> bool:
     try:
         return ip_address(host).is_loopback
