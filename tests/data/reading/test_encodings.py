@@ -7,6 +7,7 @@ import pytest
 from whole_file import read_records
 
 from mlxtune.data.read import describe_file, read_stream
+from mlxtune.data.reading.encodings import likely_encoding
 from mlxtune.errors import DataError
 
 TEXT = "Grüße, 日本 😀\u2028 end"
@@ -44,6 +45,19 @@ def test_a_long_utf_16_file_is_decoded_across_its_pieces(tmp_path):
 
 GERMAN = "Die Straße über die Brücke führt zur schönen Küste, wo die Möwen täglich kreischen. Für später genügt das."
 JAPANESE = "日本語の文章です。これは文字コードを調べるための例文で、十分な長さがあります。"
+
+
+@pytest.mark.parametrize(
+    ("text", "encoding"),
+    [
+        ("text,label\nsch\u00f6n,gut\n", "cp1252"),
+        ("le caf\u00e9 est ferm\u00e9 \u00e0 l'\u00e9t\u00e9", "cp1252"),
+        ("\u041f\u0440\u0438\u0432\u0435\u0442, \u043a\u0430\u043a \u0434\u0435\u043b\u0430", "cp1251"),
+        ("\u3053\u3093\u306b\u3061\u306f\u3001\u5143\u6c17\u3067\u3059\u304b", "cp932"),
+    ],
+)
+def test_a_short_text_is_likely_to_be_in_an_encoding_that_is_still_in_use(text, encoding):
+    assert likely_encoding(text.encode(encoding)) == encoding
 
 
 @pytest.mark.parametrize(
