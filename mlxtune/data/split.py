@@ -117,6 +117,35 @@ def split_file(
         _index_rows(index, keys, progress)
         links = _link(index, keys, progress)
         place, moved = _places(index, keys, links, shares, wanted)
+    moved_lines = _write_parts(path, folder, wanted, place, moved, before, progress)
+    counts = np.bincount(place, minlength=len(SPLITS)).tolist()
+    return SplitReport(
+        folder=folder,
+        rows={split: counts[SPLITS.index(split)] for split in wanted},
+        duplicates=links.same,
+        alike=links.alike,
+        largest=int(np.bincount(links.root).max()),
+        moved=tuple(moved_lines),
+        why=keys.why,
+    )
+
+
+def _write_parts(
+    path: Path,
+    folder: Path,
+    wanted: tuple[Split, ...],
+    place: np.ndarray,
+    moved: np.ndarray,
+    before: tuple[int, int],
+    progress: Progress,
+) -> list[int]:
+    """Write each line of the file to the split that its ``place`` [rows] says.
+
+    Args:
+        before: the state that the file has to have still.
+
+    Returns: the lines of rows that were ``moved`` [rows]. Raises: DataError, for a file that was changed.
+    """
     changed = DataError("the file was changed while it was split", where=path, remedy="split it again")
     if _state_of(path) != before:
         raise changed
@@ -135,16 +164,7 @@ def split_file(
         if written != len(place) or _state_of(path) != before:
             raise changed
         progress("write: rows", len(place), len(place))
-    counts = np.bincount(place, minlength=len(SPLITS)).tolist()
-    return SplitReport(
-        folder=folder,
-        rows={split: counts[SPLITS.index(split)] for split in wanted},
-        duplicates=links.same,
-        alike=links.alike,
-        largest=int(np.bincount(links.root).max()),
-        moved=tuple(moved_lines),
-        why=keys.why,
-    )
+    return moved_lines
 
 
 def split_of(key: str, *, test: float = TEST_SHARE, valid: float = VALID_SHARE) -> Split:
