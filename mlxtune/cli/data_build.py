@@ -10,6 +10,7 @@ from mlxtune.cli.output import Output, output_options
 from mlxtune.data.documents.chunk import CHUNK_TOKENS, OVERLAP_TOKENS
 from mlxtune.data.documents.draft import MODEL, PAIRS, TASKS
 from mlxtune.data.documents.reading import SECONDS
+from mlxtune.synced import warning_of_synced
 
 if TYPE_CHECKING:
     from mlxtune.data.documents.build import BuildReport
@@ -87,6 +88,8 @@ def command(
         progress=output.progress,
     )
     output.show(document(report), describe(report))
+    if warning := warning_of_synced(report.out):
+        output.note(warning)
     if report.rows == 0:
         output.note("nothing was kept: the file is empty; drafts need a larger model (--model)")
     elif task != "continue":

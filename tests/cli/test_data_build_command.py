@@ -34,6 +34,17 @@ def test_build_says_what_was_read_and_what_was_not(run, tmp_path, folder):
     assert "b.bin: .bin files are not read" in said
 
 
+def test_rows_built_into_a_synced_folder_draw_a_warning(run, tmp_path, folder, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "OneDrive").mkdir()
+    model = tiny_model_folder(tmp_path / "model")
+    out = tmp_path / "OneDrive" / "rows.jsonl"
+    code, _, err = run("data", "build", folder, "--out", out, "--task", "continue", "--model", model)
+    assert code == 0
+    assert "OneDrive" in err
+    assert "choose a place outside of it" in err
+
+
 def test_a_model_drafts_and_what_it_babbles_is_dropped_with_the_reason(run, tmp_path, folder):
     model = tiny_model_folder(tmp_path / "model")
     out = tmp_path / "out.jsonl"
