@@ -5,8 +5,8 @@ Knows what a row says and of what it is made; nothing of files, keys or tokens.
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 Kind = Literal["chat", "prompt_completion", "text", "preference"]
@@ -48,7 +48,8 @@ class Example:
     ``messages`` ends with an assistant's turn. A prompt and its completion are one user's and one assistant's turn; a
     text row has no messages, and ``text`` instead. A preference has the better answer in ``messages``, and in
     ``rejected`` the turns that stand in place of those after the common prompt; ``tools`` are the functions that the
-    model may call, as JSON schemas. ``where`` is ``file:line``.
+    model may call, as JSON schemas. ``where`` is ``file:line``. ``kept`` are columns that no prompt has and evaluation
+    asked for: a group, a table's contents.
     """
 
     kind: Kind
@@ -57,6 +58,7 @@ class Example:
     text: str = ""
     rejected: tuple[Message, ...] = ()
     tools: tuple[dict[str, Any], ...] = ()
+    kept: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
 
 def shared_system(examples: Sequence[Example]) -> str | None:

@@ -37,6 +37,8 @@ class Shape:
     """As `columns.columns_of` takes it."""
     template: str | Mapping[str, str] | None = None
     """As `template.templates_of` takes it."""
+    keep: tuple[str, ...] = ()
+    """Columns that `Example.kept` is to have, where a row has them; as the row has them, whatever else reads them."""
 
 
 class Normalized:
@@ -53,10 +55,11 @@ class Normalized:
         self._columns = columns_of(shape.columns)
         self._templates = templates_of(shape.template)
         _refuse_made_twice(self._columns, self._templates)
-        self._columns = replace(self._columns, used=self._columns.used | self._templates.fields)
+        self._columns = replace(self._columns, used=self._columns.used | self._templates.fields | set(shape.keep))
         if shape.format != "auto":
             check_form(shape.format, self._columns, self._templates.names)
             self.form, self.why = shape.format, f"{shape.format}: data.format says so"
+        self._keep = shape.keep
         self._is_told = False
         self._stopped = 0
         self._records = iter(records)
@@ -99,6 +102,8 @@ class Normalized:
         example = TABLE[self.form].read(row)
         if row.faults:
             yield from row.faults
+        elif self._keep:
+            yield replace(example, kept={name: record.fields[name] for name in self._keep if name in record.fields})
         else:
             yield example
 

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from mlx import nn
 
 from mlxtune.data.example import Example
 from mlxtune.data.faults import Fault, refuse
 from mlxtune.data.render import Renderer
 from mlxtune.errors import DataError
+from mlxtune.evaluation.measured import Measured, rates
 from mlxtune.evaluation.scorers import SCORERS
 from mlxtune.inference.generate import generate
 from mlxtune.progress import Progress, silent
@@ -36,9 +36,9 @@ class Task:
 
 @dataclass(frozen=True)
 class TaskResult:
-    """Each metric's values in [0, 1], one a row that has it, and what was wanted and said."""
+    """Each metric, of the rows that have it, and what was wanted and said."""
 
-    metrics: Mapping[str, np.ndarray]
+    metrics: Mapping[str, Measured]
     samples: Sequence[Mapping[str, Any]]
 
 
@@ -95,4 +95,5 @@ def run_task(
             }
         )
     names = dict.fromkeys(name for row in rows for name in row)
-    return TaskResult({name: np.array([row[name] for row in rows if name in row]) for name in names}, samples)
+    metrics = {name: rates({i: row[name] for i, row in enumerate(rows) if name in row}) for name in names}
+    return TaskResult(metrics, samples)

@@ -34,7 +34,6 @@ from mlxtune.recipe.schema import DataSettings, EvaluationSettings, Recipe
 from mlxtune.runs.folder import RunFolder, is_run_folder, lock, open_run
 from mlxtune.runs.manifest import versions
 
-BOOTSTRAP_SEED = 0
 SHORTEST_CONTEXT = 512
 """Tokens that a row may have for a model whose config names no limit."""
 
@@ -264,7 +263,7 @@ def _scores_as_it_is(
 def _score(rows: HeldOutRows, model: Model, *, progress: Progress) -> Scores:
     dataset = render_split(rows.data, stream_of(rows.source), model, rows.source.path, progress=progress)
     tasks = tasks_of(rows.evaluation)
-    return score_model(model, dataset.rows, list(dataset.examples()), tasks, seed=BOOTSTRAP_SEED, progress=progress)
+    return score_model(model, dataset.rows, list(dataset.examples()), tasks, progress=progress)
 
 
 def _plain(metrics: Mapping[str, Interval]) -> dict[str, Any]:

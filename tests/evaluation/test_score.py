@@ -34,7 +34,7 @@ def rendered(model):
 
 @pytest.fixture(scope="module")
 def scores(model, rendered):
-    return score_model(model, rendered, EXAMPLES, TASKS, seed=0)
+    return score_model(model, rendered, EXAMPLES, TASKS)
 
 
 def test_each_figure_is_the_one_its_own_reading_gives(model, rendered, scores):
@@ -44,8 +44,8 @@ def test_each_figure_is_the_one_its_own_reading_gives(model, rendered, scores):
     assert scores.metrics["token_accuracy"].mean == pytest.approx(heldout.token_accuracy)
     for task in TASKS:
         result = run_task(model.network, model.tokenizer, EXAMPLES, task)
-        for name, values in result.metrics.items():
-            assert scores.metrics[f"{task.name}.{name}"].mean == pytest.approx(np.mean(values))
+        for name, measured in result.metrics.items():
+            assert scores.metrics[f"{task.name}.{name}"].mean == pytest.approx(np.mean(measured.sums[:, 0]))
     tasks = {f"{sample['task']}" for sample in scores.samples}
     assert tasks == {"said", "fields"}
     assert len(scores.samples) == 2 * len(EXAMPLES)
@@ -59,4 +59,5 @@ def test_each_figure_lies_in_an_interval_over_the_rows(scores):
 
 def test_scores_survive_being_written_as_json(scores):
     again = Scores.from_json(json.loads(json.dumps(scores.to_json())))
-    assert again == scores
+    assert again.metrics == scores.metrics
+    assert again.samples == scores.samples

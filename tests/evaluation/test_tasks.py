@@ -45,7 +45,7 @@ def test_a_row_is_right_where_the_network_says_what_the_row_says(network, tokeni
     answers = ("wrong", right, "wrong")
     examples = [form(*pair, number) for number, pair in enumerate(zip(QUESTIONS, answers, strict=True), 1)]
     result = run_task(network, tokenizer, examples, TASK)
-    np.testing.assert_array_equal(result.metrics["exact_match"], [0.0, 1.0, 0.0])
+    np.testing.assert_array_equal(result.metrics["exact_match"].sums[:, 0], [0.0, 1.0, 0.0])
     assert [sample["where"] for sample in result.samples] == [example.where for example in examples]
     assert result.samples[1] == {
         "task": "task",
@@ -68,11 +68,11 @@ def test_a_metric_has_one_value_a_row_that_has_it(network, tokenizer):
         chat("Where?", json.dumps({"a": 1})),
     ]
     result = run_task(network, tokenizer, examples, Task("task", "json_fields", max_tokens=3, answer_after=MARK))
-    lengths = {name: len(values) for name, values in result.metrics.items()}
+    lengths = {name: len(measured.rows) for name, measured in result.metrics.items()}
     fields = {name: length for name, length in lengths.items() if name.endswith(("a", "b"))}
     assert sorted(fields.values()) == [1, 2]
     assert lengths["valid_json"] == 2
-    assert all(set(values) <= {0.0, 1.0} for values in result.metrics.values())
+    assert all(set(measured.sums[:, 0]) <= {0.0, 1.0} for measured in result.metrics.values())
 
 
 def test_fields_and_limits_of_the_task_are_the_scorers_and_the_generations(network, tokenizer):
