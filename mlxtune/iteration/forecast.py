@@ -74,6 +74,11 @@ class Work:
         chosen.append(max(everyone, key=lambda i: (shapes[i].targets, shapes[i].positions)))
         return [self.parts[i] for i in dict.fromkeys(chosen)]
 
+    def climb(self) -> list[Rows]:
+        """The ladder and half of each of its parts: steps so small that the next is seldom too high to be tried."""
+        ladder = self.ladder()
+        return list(dict.fromkeys([*(part[: max(1, len(part) // 2)] for part in ladder), *ladder]))
+
     def samples(self) -> list[Rows]:
         """The ladder, and parts that many others are like."""
         order = self._order()
@@ -234,13 +239,13 @@ def choose_recomputation(ready: Ready, limit: MemoryLimit, work: Work | None = N
     """
     work = work or work_of(ready, epochs=1)
     network: Any = ready.state.network
-    ladder, shapes = work.ladder(), set(work.shapes)
+    climb, shapes = work.climb(), set(work.shapes)
 
     def peak(every: int | None) -> int:
         recompute_blocks(network, every)
         trial = Trial(ready, adds_up=work.adds_up)
         measured: list[Measured] = []
-        for known in trial.ascending(ladder, limit_bytes=limit.bytes):
+        for known in trial.ascending(climb, limit_bytes=limit.bytes):
             measured.append(known)
             bound = max(highest_cost(shape, known.shape, known.peak_bytes) for shape in shapes)
             if trial.base_bytes + bound <= limit.bytes:

@@ -6,7 +6,7 @@ from typing import Any
 from mlx import nn, optimizers
 from mlx.utils import tree_map
 
-PART_POSITIONS = 768
+PART_POSITIONS = 832
 """Enough to keep a processor busy; more at once only takes more memory."""
 
 TENSORS = ("network", "optimizer", "window_sum")
