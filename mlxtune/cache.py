@@ -27,9 +27,10 @@ class Kind:
 KINDS = {
     "blas": Kind("a faster BLAS for the CPU", is_private=False),
     "frozen_states": Kind("what a model's lower blocks made of your rows", is_private=True),
+    "lm_eval": Kind("rows of lm-eval's tasks, of your own tasks too", is_private=True),
     "listings": Kind("which files data sets of the hub have", is_private=False),
     "models": Kind("models, fetched or converted", is_private=False),
-    "scores": Kind("scores of models without adapter, with their answers to your rows", is_private=True),
+    "scores": Kind("scores of models without adapter, with your questions and their answers", is_private=True),
     "scratch": Kind("your rows' words while they are compared", is_private=True),
     "tokens": Kind("your rows as token ids, which can be turned back into their text", is_private=True),
 }

@@ -119,7 +119,7 @@ model: {source: ./model}
 data: {train: train.jsonl, valid: valid.jsonl, test: test.jsonl}
 method: {rank: 2, dropout: 0.1}
 training: {epochs: 2, batch_size: 4, learning_rate: 1.0e-2}
-evaluation: {every_steps: 2, tasks: [{name: order, scorer: json_fields, max_tokens: 8}]}
+evaluation: {every_steps: 2, forgetting: false, tasks: [{name: order, scorer: json_fields, max_tokens: 8}]}
 checkpoint: {every_steps: 4}
 """
 

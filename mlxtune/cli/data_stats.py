@@ -184,6 +184,7 @@ def split_document(stats: "SplitStats", bins: "Sequence[Bin]", alike: "Sequence[
         "format": report.format,
         "rows_read": report.rows_read,
         "rows": report.rows,
+        "replay_rows": report.replay_rows,
         "tokens": report.tokens,
         "target_tokens": report.target_tokens,
         "target_share": report.target_tokens / report.tokens,

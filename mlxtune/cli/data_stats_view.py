@@ -65,6 +65,8 @@ def counts_table(splits: "Mapping[str, SplitStats]", kinds: Mapping[str, Sequenc
     lengths = [stats.lengths for stats in splits.values()]
     table.add_row("files", *(printable("; ".join(kinds[split])) for split in splits))
     table.add_row("rows", *(f"{report.rows:,}" for report in reports))
+    if any(report.replay_rows for report in reports):
+        table.add_row("of them of replay", *(f"{report.replay_rows:,}" for report in reports))
     table.add_row("format", *(report.format for report in reports))
     table.add_row("tokens", *(f"{report.tokens:,}" for report in reports))
     table.add_row("target tokens", *(f"{report.target_tokens:,}" for report in reports))

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from mlxtune.cli.allow_python import allow_python_option
 from mlxtune.cli.offline import obey_offline
 from mlxtune.cli.output import Output, output_options
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 @click.argument("recipe")
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 @output_options
+@allow_python_option
 def command(recipe: str, overrides: tuple[str, ...], output: Output) -> None:
     """Foretell what training by RECIPE takes: memory, time, and the largest settings that fit.
 
@@ -44,13 +46,15 @@ def lines(found: "Forecast", name: str) -> list[str]:
     limit = f"{readable_bytes(found.memory_limit_bytes)} may be taken: {found.memory_limit_reason}"
     saved = f"{found.prefix_saved_share:.0%} of the tokens are beginnings that rows share and are read once"
     time = f"{readable_seconds(found.seconds)} of steps, {readable_seconds(found.preparation_seconds)} before them"
+    tokens = f"{found.tokens_an_epoch:,} tokens, {found.target_tokens_an_epoch:,} targets"
+    replay = f" ({found.replay_rows:,} of replay)" if found.replay_rows else ""
     slower = (
         [] if found.targets_alone else ["slower    this family is read on full logits, at every position of every row"]
     )
     return [
         f"plan of {name} on {found.device}",
         f"trains    {found.trainable_parameters:,} parameters in {found.steps} steps ({epochs:.1f} epochs)",
-        f"an epoch  {found.rows:,} rows, {found.tokens_an_epoch:,} tokens, {found.target_tokens_an_epoch:,} targets",
+        f"an epoch  {found.rows:,} rows{replay}, {tokens}",
         f"saved     {saved}; {found.padding_share:.1%} of what is read is padding",
         *slower,
         f"memory    {readable_bytes(found.peak_memory_bytes)} at the peak ({limit})",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mlxtune.cli.allow_python import allow_python_option
 from mlxtune.cli.failure import EXIT_CODES, Terminated
 from mlxtune.cli.output import Output, output_options
 from mlxtune.cli.plan import in_short
@@ -32,6 +33,7 @@ DROPPED_SHOWN = 5
 @click.option("--auto", is_flag=True, help="Foretell the run first, and save as much memory as it has to.")
 @click.option("--no-score", is_flag=True, help="Do not score base and tuned model at the end.")
 @output_options
+@allow_python_option
 def command(
     recipe: str | None,
     overrides: tuple[str, ...],
@@ -112,7 +114,8 @@ class Screen:
                 if report.dropped or report.truncated
                 else ""
             )
-            note(f"{split:8} {report.rows} rows, {report.tokens} tokens, {report.target_tokens} targets{lost}")
+            replay = f" ({report.replay_rows} of replay)" if report.replay_rows else ""
+            note(f"{split:8} {report.rows} rows{replay}, {report.tokens} tokens, {report.target_tokens} targets{lost}")
             for dropped in report.dropped[:DROPPED_SHOWN]:
                 note(f"         dropped {dropped.where}: {dropped.why}")
         steps = "" if ready.plan.total_steps is None else f", {ready.plan.total_steps} steps"
@@ -153,6 +156,8 @@ def summary(result: "RunResult") -> Any:
     from rich.console import Group
 
     from mlxtune.cli.evaluate import table
+    from mlxtune.cli.findings_view import findings_text
+    from mlxtune.runs.folder import RunFolder
 
     if result.interrupted:
         where = "" if result.ended_by == "stopped" else ", before the scoring"
@@ -162,9 +167,10 @@ def summary(result: "RunResult") -> Any:
     told = ", ".join(part for part in losses if part)
     line = f"{result.steps} steps in {result.seconds:.0f} s ({result.ended_by}): {told}"
     where = f"run: {result.run_dir}"
-    if result.scores is None:
-        return f"{line}\n{where}"
-    return Group(line, table(result.scores, str(result.run_dir)), where)
+    parts = [] if result.scores is None else [table(result.scores, str(result.run_dir))]
+    parts += ["", findings_text(result.findings), ""] if result.findings else []
+    parts += [f"report: {report}"] if (report := RunFolder(result.run_dir).report).is_file() else []
+    return Group(line, *parts, where)
 
 
 @contextmanager

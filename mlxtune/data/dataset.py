@@ -21,7 +21,7 @@ from mlxtune.data.render import Rendered, Renderer
 from mlxtune.data.source import DataFile, Source, stream_of
 from mlxtune.data.store.census import Census, Stream, Weighted
 from mlxtune.data.store.overflow import fit
-from mlxtune.data.store.rows import PartsWriter, epoch_rows
+from mlxtune.data.store.rows import PartsWriter, StoredRows, epoch_rows
 from mlxtune.data.store.token_cache import LEAST_ROWS, Entries, find_entries, tokens_folder
 from mlxtune.data.store.token_store import Store, StoreWriter
 from mlxtune.errors import DataError
@@ -48,7 +48,7 @@ class Dropped:
 @dataclass(frozen=True)
 class FileReport:
     """Of one of a split's files: its form and why it is that, how often each row is to stand in an epoch, rows read,
-    and rows that an epoch has.
+    and rows that an epoch has. Of replay, ``share`` is the share of an epoch's rows that was to be its.
     """
 
     name: str
@@ -57,6 +57,7 @@ class FileReport:
     weight: float
     rows_read: int
     rows: int
+    share: float | None = None
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,11 @@ class DataReport:
     """Also those that were split."""
     files: tuple[FileReport, ...]
 
+    @property
+    def replay_rows(self) -> int:
+        """Of an epoch's rows, those of replay."""
+        return sum(file.rows for file in self.files if file.share is not None)
+
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
@@ -95,6 +101,13 @@ class Dataset:
     """Where the rows came from."""
     kept: np.ndarray
     """[rows_read] bool: which rows are in the data set, whole or in part."""
+
+    def once(self) -> tuple[Sequence[Rendered], np.ndarray]:
+        """The rows of `examples`, each once, whatever it weighs, in the parts in which it is read; and [parts] the
+        number, in `examples`, of the one that each part is of.
+        """
+        assert isinstance(self.rows, StoredRows)  # a rank's share of them is for training alone
+        return self.rows.once()
 
     def examples(self) -> Iterator[Example]:
         """The same rows as turns of text, read again; each once, whatever it weighs.
@@ -152,6 +165,7 @@ def render_examples(
     overflow: Overflow,
     tokenizer_folder: Path | None = None,
     pairs: bool = False,
+    replay_max_seq_length: int | None = None,
     progress: Progress = silent,
 ) -> Dataset:
     """The rows of a split as token ids and targets.
@@ -167,14 +181,18 @@ def render_examples(
             target is dropped.
         tokenizer_folder: where the tokenizer comes from, if rows are to be kept in the cache and looked for there.
         pairs: rows may be preferences, of which the better answer is counted: to look at, for no objective learns so.
+        replay_max_seq_length: of a row of replay, if it is another. A longer one is dropped: another stands in its
+            place.
 
     Raises: DataError, for preferences; for all rows at once that are faults in the stream or that `Renderer.render`
-        refuses; for rows that are too long; and if no row is left. DeviceError, if the disk does not take the rows.
+        refuses; for rows that are too long; and if no row is left, or none of replay. DeviceError, if the disk does not
+        take the rows.
     """
     stream = examples if isinstance(examples, Stream) else _stream_of(examples, path)
     renderer = Renderer(tokenizer)
     store, census = _stored(stream, renderer, train_on, path, tokenizer_folder, pairs, progress)
-    return _fit_all(store, census, stream, max_seq_length, overflow, before=renderer.before, path=path)
+    limits = np.where(census.is_replay(), replay_max_seq_length or max_seq_length, max_seq_length)
+    return _fit_all(store, census, stream, limits, overflow, before=renderer.before, path=path)
 
 
 def check_beginning(stream: Stream, path: Path, *, rows: int = CHECKED_ROWS, pairs: bool = False) -> None:
@@ -295,28 +313,28 @@ def _fit_all(
     store: Store,
     census: Census,
     stream: Stream,
-    max_seq_length: int,
+    limits: np.ndarray,
     overflow: Overflow,
     *,
     before: Sequence[int],
     path: Path,
 ) -> Dataset:
-    """The rows that fit, or what is left of them, and what became of the others."""
-    places, facts = census.places(), store.facts
-    fits = (facts.length <= max_seq_length) & (facts.target_count > 0)
+    """The rows that fit, or what is left of them, and what became of the others; ``limits`` [rows] of their tokens."""
+    places, facts, is_replay = census.places(), store.facts, census.is_replay()
+    fits = (facts.length <= limits) & (facts.target_count > 0)
     parts = PartsWriter()
     dropped: list[Dropped] = []
     truncated: list[str] = []
     faults: list[Fault] = []
     refused = 0
     for number in np.flatnonzero(~fits).tolist():
-        where, length = places[number], int(facts.length[number])
+        where, length, max_seq_length = places[number], int(facts.length[number]), int(limits[number])
         if length <= max_seq_length:
             dropped.append(Dropped(where, _no_target(length, length)))
-        elif overflow == "error":
+        elif overflow == "error" and not is_replay[number]:
             refused += 1
             faults += [Fault(where, _why_not(length, max_seq_length))] if refused <= LISTED else []
-        elif overflow == "drop":
+        elif overflow == "drop" or is_replay[number]:
             dropped.append(Dropped(where, _why_not(length, max_seq_length)))
         else:
             useful, left = parts.add(number, store.read(number, where), max_seq_length, overflow, before)
@@ -327,13 +345,15 @@ def _fit_all(
     longest = int(facts.length.max())
     remedy = f"raise data.max_seq_length to {longest}, or set data.overflow to {in_words(CUTTING)}"
     refuse(faults, path=path, remedy=remedy, count=refused)
-    rows, in_epoch = epoch_rows(store, places, census.copies(), fits, parts)
-    if not len(rows):
+    left = fits + np.bincount(parts.source, minlength=len(store))
+    rows, in_epoch = epoch_rows(store, places, census.copies(left), fits, parts)
+    if not in_epoch[~is_replay].any():
         why = dropped[0].why if dropped else "the weights of the files leave none"
         raise DataError(f"none of the {len(store)} rows is left; the first: {why}", where=path, remedy=remedy)
     kept = in_epoch > 0
     file_of = np.repeat(np.arange(len(stream.files)), census.rows_read)
     an_epoch = np.bincount(file_of, in_epoch, minlength=len(stream.files)).astype(int).tolist()
+    _refuse_no_replay(stream, an_epoch, remedy)
     report = DataReport(
         format=census.forms[0],
         kind=census.kind,
@@ -344,13 +364,19 @@ def _fit_all(
         dropped=tuple(dropped),
         truncated=tuple(truncated),
         files=tuple(
-            FileReport(file.name, form, why, file.weight, read, left)
-            for file, form, why, read, left in zip(
+            FileReport(file.name, form, why, file.weight, read, there, file.share)
+            for file, form, why, read, there in zip(
                 stream.files, census.forms, census.whys, census.rows_read, an_epoch, strict=True
             )
         ),
     )
     return Dataset(rows, report, census.system(np.flatnonzero(kept)), census.thinks, stream, kept)
+
+
+def _refuse_no_replay(stream: Stream, an_epoch: Sequence[int], remedy: str) -> None:
+    for file, rows in zip(stream.files, an_epoch, strict=True):
+        if file.share is not None and not rows:
+            raise DataError("none of the rows of replay can be used: all are too long", where=file.name, remedy=remedy)
 
 
 def _why_not(length: int, max_seq_length: int) -> str:

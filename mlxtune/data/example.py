@@ -49,7 +49,7 @@ class Example:
     text row has no messages, and ``text`` instead. A preference has the better answer in ``messages``, and in
     ``rejected`` the turns that stand in place of those after the common prompt; ``tools`` are the functions that the
     model may call, as JSON schemas. ``where`` is ``file:line``. ``kept`` are columns that no prompt has and evaluation
-    asked for: a group, a table's contents.
+    asked for: a group, a table's contents. ``preface`` stands before the prompt of a text row that is asked: examples.
     """
 
     kind: Kind
@@ -59,6 +59,7 @@ class Example:
     rejected: tuple[Message, ...] = ()
     tools: tuple[dict[str, Any], ...] = ()
     kept: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    preface: str = field(default="", compare=False)
 
 
 def shared_system(examples: Sequence[Example]) -> str | None:

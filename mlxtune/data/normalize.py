@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from mlxtune.data.example import Example
 from mlxtune.data.faults import Fault
-from mlxtune.data.forms.columns import Columns, columns_of
+from mlxtune.data.forms.columns import MISSING, Columns, columns_of
 from mlxtune.data.forms.detect import check_form, detect_form, name_unused
 from mlxtune.data.forms.row import Row
 from mlxtune.data.forms.table import TABLE
@@ -38,7 +38,9 @@ class Shape:
     template: str | Mapping[str, str] | None = None
     """As `template.templates_of` takes it."""
     keep: tuple[str, ...] = ()
-    """Columns that `Example.kept` is to have, where a row has them; as the row has them, whatever else reads them."""
+    """Columns that `Example.kept` is to have, where a row has them; as the row has them, whatever else reads them. A
+    name with dots leads into objects, as in ``columns``.
+    """
 
 
 class Normalized:
@@ -55,11 +57,12 @@ class Normalized:
         self._columns = columns_of(shape.columns)
         self._templates = templates_of(shape.template)
         _refuse_made_twice(self._columns, self._templates)
-        self._columns = replace(self._columns, used=self._columns.used | self._templates.fields | set(shape.keep))
+        self._keep = Columns({name: (name,) for name in shape.keep})
+        kept = {part for name in shape.keep for part in (name, name.partition(".")[0])}
+        self._columns = replace(self._columns, used=self._columns.used | self._templates.fields | kept)
         if shape.format != "auto":
             check_form(shape.format, self._columns, self._templates.names)
             self.form, self.why = shape.format, f"{shape.format}: data.format says so"
-        self._keep = shape.keep
         self._is_told = False
         self._stopped = 0
         self._records = iter(records)
@@ -102,8 +105,9 @@ class Normalized:
         example = TABLE[self.form].read(row)
         if row.faults:
             yield from row.faults
-        elif self._keep:
-            yield replace(example, kept={name: record.fields[name] for name in self._keep if name in record.fields})
+        elif self._keep.paths:
+            found = {name: self._keep.value(record.fields, name) for name in self._keep.paths}
+            yield replace(example, kept={name: value for name, value in found.items() if value is not MISSING})
         else:
             yield example
 

@@ -198,26 +198,14 @@ class Renderer:
         """What a model is given to answer one example, and the answer that the row has.
 
         A chat ends before its last answer, with the generation prompt; an answer that calls tools is what the template
-        writes of it. A text row ends after the first occurrence of ``answer_after``; its answer is the rest, without
-        white space at the ends.
+        writes of it. A text row begins with its preface, and ends after the first occurrence of ``answer_after`` in its
+        own text; its answer is the rest, without white space at the ends.
 
         Raises: DataError, if a text row has no ``answer_after`` or nothing after it; and as `render` does.
         """
         if example.kind == "text":
-            if not answer_after:
-                raise DataError(
-                    "a text row does not say where its prompt ends",
-                    where=example.where,
-                    remedy='set answer_after in the task, such as "\\nA:"',
-                )
-            before, found, after = example.text.partition(answer_after)
-            if not found or not after.strip():
-                raise DataError(
-                    f"the row has no answer after {answer_after!r}",
-                    where=example.where,
-                    remedy="mend the row, or set answer_after in the task to what stands before every answer",
-                )
-            return self.encode_text(before + found), after.strip()
+            text = self._text_prompt(example, answer_after)
+            return self.encode_text(text), (example.preface + example.text)[len(text) :].strip()
         *before, answer = example.messages
         if self._is_joined(example):
             return self.encode_text(before[0].content), answer.content
@@ -227,6 +215,26 @@ class Renderer:
         told = self._finder.read(example.messages, example.tools, example.where)
         turn = self._finder.find(told, len(before))
         return ids, told.text[turn.start : turn.stop].strip()
+
+    def answered(self, example: Example, answer: str, answer_after: str | None) -> tuple[list[int], list[int]]:
+        """The tokens of what `prompt` gives a model, and those of ``answer`` after it: what would be learned of it, its
+        end included, if it were the row's own.
+
+        Raises: DataError, as `prompt` does.
+        """
+        if example.kind == "text":
+            prompt = self._text_prompt(example, answer_after)
+            own = (example.preface + example.text)[len(prompt) :]
+            space_before, space_after = own[: len(own) - len(own.lstrip())], own[len(own.rstrip()) :]
+            text = prompt + space_before + answer + space_after
+            turn = Turn(len(prompt), len(text), len(text), ends=False)
+            draft = _Draft(example.where, text, (turn,), (1.0,), everything=False, bos=True)
+        else:
+            messages = (*example.messages[:-1], Message("assistant", answer))
+            draft = self._draft(replace(example, messages=messages), "last_completion")
+        ids, spans = self._tokens(draft, self._cut(draft))
+        start = spans[-1][0]
+        return ids[:start].tolist(), ids[start:].tolist()
 
     def encode_prompt(
         self,
@@ -251,6 +259,23 @@ class Renderer:
         """The tokens of ``text``, after BOS where the tokenizer adds one; never a second BOS."""
         ids = self._encoder.ids(text)
         return ids if ids[:1] == self.before else self.before + ids
+
+    def _text_prompt(self, example: Example, answer_after: str | None) -> str:
+        """What of a text row stands before its answer, its preface first. Raises: DataError, as of `prompt`."""
+        if not answer_after:
+            raise DataError(
+                "a text row does not say where its prompt ends",
+                where=example.where,
+                remedy='set answer_after in the task, such as "\\nA:"',
+            )
+        before, found, after = example.text.partition(answer_after)
+        if not found or not after.strip():
+            raise DataError(
+                f"the row has no answer after {answer_after!r}",
+                where=example.where,
+                remedy="mend the row, or set answer_after in the task to what stands before every answer",
+            )
+        return example.preface + before + found
 
     def _is_joined(self, example: Example) -> bool:
         """Whether the row is a prompt and its completion in sequence, as without a template to put between them."""

@@ -8,7 +8,7 @@ nothing of what is in a file (`reading`), of forms (`normalize`) or of tokens.
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from mlxtune.data.example import Example
@@ -25,7 +25,10 @@ from mlxtune.progress import Progress, silent
 
 @dataclass(frozen=True)
 class DataFile:
-    """One location of a split, and how often each of its rows stands in an epoch: 0.5 is every other row."""
+    """One location of a split, and how often each of its rows stands in an epoch: 0.5 is every other row.
+
+    Of replay, general rows among those to learn, ``share`` says instead which share of an epoch's rows is its.
+    """
 
     path: Path
     """The file; for a folder or a hub's data set, what the owner wrote, for messages alone."""
@@ -36,6 +39,7 @@ class DataFile:
     """Of a hub's data set: what the owner wrote."""
     commit: str = ""
     """And the commit that its files are of."""
+    share: float | None = None
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -60,6 +64,17 @@ class Source:
         return tuple(path for file in self.files for path in file.files)
 
     @property
+    def own(self) -> "Source":
+        """The same without replay: what says what the task is."""
+        return replace(self, files=tuple(file for file in self.files if file.share is None))
+
+    @property
+    def replay(self) -> "Source | None":
+        """Replay alone, if there is any."""
+        files = tuple(file for file in self.files if file.share is not None)
+        return replace(self, files=files) if files else None
+
+    @property
     def commits(self) -> dict[str, str]:
         """The commit of each location that is the hub's."""
         return {file.place: file.commit for file in self.files if file.commit}
@@ -70,6 +85,7 @@ def find_source(
     split: str,
     shape: Shape | None = None,
     *,
+    replay: tuple[str, float] | None = None,
     commits: Mapping[str, str] | None = None,
     progress: Progress = silent,
 ) -> Source:
@@ -78,27 +94,31 @@ def find_source(
     Args:
         locations: a file, a folder, or ``hf://datasets/org/name[@revision][/path]``, and a weight.
         split: train, valid or test: of a folder with several splits, the files of that one.
+        replay: one more location, and the share of an epoch's rows that is to be its. What ``shape`` says is not meant
+            for it: its own rows tell its form.
         commits: of hub locations that were read before, the commits that they are to be read at again.
 
     Raises: DataError, for what is not there, a folder without such rows, or one that could be read in several ways;
         NetworkError.
     """
     found = []
-    for location, weight in locations:
+    places = [(location, weight, None) for location, weight in locations]
+    for location, weight, share in places if replay is None else [*places, (replay[0], 1.0, replay[1])]:
         files = find_files(location, split, commit=(commits or {}).get(location), progress=progress)
         if is_remote(location):
             # Path would make hf:/datasets of it; it names the place in messages alone.
             name = Path(location.replace("://", ":"))
-            found.append(DataFile(name, weight, files.paths, location, files.commit))
+            found.append(DataFile(name, weight, files.paths, location, files.commit, share))
         else:
             is_file = files.paths == (Path(location),)
-            found.append(DataFile(Path(location), weight, () if is_file else files.paths))
+            found.append(DataFile(Path(location), weight, () if is_file else files.paths, share=share))
     return Source(tuple(found), Shape() if shape is None else shape)
 
 
 def open_file(file: DataFile, shape: Shape) -> Normalized:
     """The rows of one location, from the beginning; says the form that they have, and why it is that."""
-    return normalize_stream((row for path in file.files for row in read_stream(path)), shape)
+    own = shape if file.share is None else Shape()
+    return normalize_stream((row for path in file.files for row in read_stream(path)), own)
 
 
 def iterate(source: Source) -> Iterator[Example | Fault]:
@@ -116,6 +136,7 @@ def stream_of(source: Source) -> Stream:
                 str(file.path),
                 weight=file.weight,
                 total=_estimate(file),
+                share=file.share,
             )
             for file in source.files
         )
@@ -149,10 +170,13 @@ def read_examples(source: Source) -> list[Example]:
 
 
 def hash_of(source: Source) -> str:
-    """A hash of what the files hold, in their order, and of weights: of one file alone, its SHA-256."""
-    if len(source.paths) == 1 and source.files[0].weight == 1:
+    """A hash of what the files hold, in their order, and of weights and shares: of one file alone, its SHA-256."""
+    if len(source.paths) == 1 and source.files[0].weight == 1 and source.files[0].share is None:
         return sha256_of(source.paths[0])
-    content = [[file.weight, [sha256_of(path) for path in file.files]] for file in source.files]
+    content = [
+        [file.weight, [sha256_of(path) for path in file.files], *([] if file.share is None else [file.share])]
+        for file in source.files
+    ]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 

@@ -118,12 +118,14 @@ def describe(
         overflow=overflow,
         tokenizer_folder=tokenizer_folder,
         pairs=True,
+        replay_max_seq_length=max_seq_length,
         progress=progress,
     )
     said = survey(
-        itertools.chain.from_iterable(file.open() for file in dataset.stream.files),
+        dataset.stream.rows(replay=False),
         index,
         split,
+        replay=dataset.stream.rows(replay=True),
         name=path.name,
         total=dataset.report.rows_read,
         progress=progress,

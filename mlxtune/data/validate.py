@@ -154,10 +154,12 @@ def validate(
             tally = _Tally(split, stream.total, progress)
             for file in stream.files:
                 before = tally.rows
+                # Of replay, what is too long is dropped: other rows stand in its place.
+                as_read = rendering if rendering is None or file.share is None else replace(rendering, overflow="drop")
                 try:
                     opened = file.open()
-                    for item in _rendered(_indexed(tally.count(opened), index, number), rendering):
-                        _check(item, split, rendering, findings)
+                    for item in _rendered(_indexed(tally.count(opened), index, number), as_read):
+                        _check(item, split, as_read, findings)
                 except DataError as error:
                     findings.add(split, "file", error.where or file.name, error.message, remedy=error.remedy or "")
                 else:

@@ -93,8 +93,8 @@ def _held_out_rows(tuned: Tuned, data: str | Path | None) -> tuple[Source, DataS
     recipe = None if tuned.run is None else load_recipe(tuned.run.resolved).recipe
     if data is not None:
         files = DataSettings.model_validate({"train": data}).train
-        own = DataSettings(train=files) if recipe is None else recipe.data.model_copy(update={"train": files})
-        return source_of(own, "train"), own
+        settings = DataSettings(train=files) if recipe is None else recipe.data.model_copy(update={"train": files})
+        return source_of(settings, "train").own, settings
     if tuned.run is None or recipe is None or (split := held_out(recipe)) is None:
         return None
     try:

@@ -19,6 +19,7 @@ from mlxtune.evaluation.statistics import (
     bootstrap_figure_interval,
     bootstrap_rate_interval,
     paired_difference,
+    widen_at_ends,
 )
 
 
@@ -48,11 +49,20 @@ class Measured:
             and bool(((self.sums[:, 0] >= 0) & (self.sums[:, 0] <= 1)).all())
         )
 
+    @property
+    def _is_share(self) -> bool:
+        """Whether each row adds how many of how many, as of its tokens those that are right."""
+        if self.figure != "ratio":
+            return False
+        counts, totals = self.sums.T
+        return bool((counts == np.rint(counts)).all() and (counts >= 0).all() and (counts <= totals).all())
+
     def interval(self, *, seed: int, confidence: float = CONFIDENCE) -> Interval:
         """The figure and its bootstrap interval. Raises: ValueError, for no rows or numbers that are not finite."""
         if self.is_rate:
             return bootstrap_rate_interval(self.sums[:, 0], seed=seed, confidence=confidence)
-        return bootstrap_figure_interval(self.sums, FIGURES[self.figure], seed=seed, confidence=confidence)
+        interval = bootstrap_figure_interval(self.sums, FIGURES[self.figure], seed=seed, confidence=confidence)
+        return widen_at_ends(interval) if self._is_share else interval
 
     def minus(self, other: "Measured", *, seed: int, confidence: float = CONFIDENCE) -> Difference:
         """This model's figure less the other's, on the rows that they were both asked.

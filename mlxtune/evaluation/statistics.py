@@ -185,10 +185,17 @@ def bootstrap_rate_interval(
     lowest, highest = np.min(values), np.max(values)
     if lowest < 0 or highest > 1:
         raise ValueError(f"rates from {lowest} to {highest}; they lie between 0 and 1")
-    unseen = 1 - ((1 - confidence) / 2) ** (1 / interval.count)
-    if highest == 0:
+    return widen_at_ends(interval)
+
+
+def widen_at_ends(interval: Interval) -> Interval:
+    """The interval of a share, from 0 to 1, honest also where no row has any of it, or each has all: as
+    ``bootstrap_rate_interval`` says, with a row as what happens or does not.
+    """
+    unseen = 1 - ((1 - interval.confidence) / 2) ** (1 / interval.count)
+    if interval.mean == 0:
         return replace(interval, high=unseen)
-    if lowest == 1:
+    if interval.mean == 1:
         return replace(interval, low=1 - unseen)
     return interval
 
@@ -225,7 +232,8 @@ def _sums(sums: np.ndarray, rows: np.ndarray) -> np.ndarray:
     if sums.shape[1] <= 2:  # noqa: PLR2004 - a ratio's two
         return np.stack([column[rows].sum(axis=1) for column in sums.T], axis=-1)
     # Many numbers a row are counts, whose sums are exact however they are formed.
-    drawn = np.stack([np.bincount(row, minlength=len(sums)) for row in rows])
+    numbers = rows + len(sums) * np.arange(len(rows))[:, np.newaxis]
+    drawn = np.bincount(numbers.ravel(), minlength=len(rows) * len(sums)).reshape(len(rows), len(sums))
     return drawn @ sums
 
 

@@ -22,6 +22,8 @@ from mlxtune.progress import Progress, silent
 DEFAULT_BATCH_SIZE = 16
 SHAPES_DIFFER = ("[broadcast_shapes]", "[reshape]")
 """How MLX's errors begin that say so."""
+LOOK_BACK = 4
+"""Tokens that are decoded before those that a text to stop at can have, since a letter may be cut among several."""
 Sampler = Callable[[mx.array], mx.array]
 
 
@@ -32,7 +34,7 @@ class Generation:
     text: str
     token_ids: tuple[int, ...]
     finish_reason: str
-    """``stop``: an end token came; ``length``: the limit was reached."""
+    """``stop``: an end token or a text to stop at came; ``length``: the limit was reached."""
     prompt_tokens: int
 
     @property
@@ -48,15 +50,17 @@ def generate(
     max_tokens: int,
     temperature: float = 0.0,
     seed: int = 0,
+    stop: Sequence[str] = (),
     batch_size: int = DEFAULT_BATCH_SIZE,
     progress: Progress = silent,
 ) -> list[Generation]:
-    """Continue each prompt, in order, until an end token or ``max_tokens``.
+    """Continue each prompt, in order, until an end token, one of the texts in ``stop``, or ``max_tokens``.
 
     Args:
         prompts: token ids.
         temperature: 0 takes the likeliest token.
         seed: with a prompt's number, it decides that prompt's draws.
+        stop: texts before which an answer's own text ends; the tokens of the first that came stay in ``token_ids``.
         batch_size: prompts that are worked on together, where the network takes them so; see `can_batch`.
         progress: told of prompts done.
 
@@ -85,12 +89,36 @@ def generate(
         caches=None if prefix_cache is None else [prefix_cache] * len(prompts),  # merging into a batch copies
         samplers=None if temperature == 0 else [_sampler(temperature, seed, i) for i in order],
     )
-    tokens, reasons = _run(generator, dict(zip(uids, order, strict=True)), progress)
+    is_over = _stop_finder(tokenizer, stop)
+    tokens, reasons = _run(generator, dict(zip(uids, order, strict=True)), is_over, progress)
     return [
-        # Some tokenizers' own clean-up takes the space out of " .", which no answer that is scored can spare.
-        Generation(tokenizer.decode(ids, clean_up_tokenization_spaces=False), tuple(ids), reason, len(prompt))
+        Generation(text_before(_decode(tokenizer, ids), stop), tuple(ids), reason, len(prompt))
         for prompt, ids, reason in zip(prompts, tokens, reasons, strict=True)
     ]
+
+
+def text_before(text: str, stop: Sequence[str]) -> str:
+    """What of ``text`` stands before the first of the texts in ``stop``; all of it, where there is none."""
+    return text[: min((text.index(one) for one in stop if one and one in text), default=None)]
+
+
+def _decode(tokenizer: TokenizerWrapper, ids: Sequence[int]) -> str:
+    # Some tokenizers' own clean-up takes the space out of " .", which no answer that is scored can spare.
+    return tokenizer.decode(ids, clean_up_tokenization_spaces=False)
+
+
+def _stop_finder(tokenizer: TokenizerWrapper, stop: Sequence[str]) -> Callable[[list[int]], bool]:
+    """Whether some tokens, of which all but the last were looked at before, hold one of the texts in ``stop``.
+
+    The last tokens are decoded first, since decoding all at each token would take quadratic time.
+    """
+    wanted = [one for one in stop if one]
+    tail = max((len(one.encode()) for one in wanted), default=0) + LOOK_BACK
+
+    def is_over(ids: list[int]) -> bool:
+        return any(one in _decode(tokenizer, ids[-tail:]) and one in _decode(tokenizer, ids) for one in wanted)
+
+    return is_over
 
 
 def can_batch(network: nn.Module) -> bool:
@@ -115,7 +143,9 @@ def can_batch(network: nn.Module) -> bool:
     return is_alike(found, alone - mx.logsumexp(alone))
 
 
-def _run(generator: BatchGenerator, number: dict[int, int], progress: Progress) -> tuple[list[list[int]], list[str]]:
+def _run(
+    generator: BatchGenerator, number: dict[int, int], is_over: Callable[[list[int]], bool], progress: Progress
+) -> tuple[list[list[int]], list[str]]:
     """Every prompt's tokens and why they end, in the order of the prompts; ``number`` is each one's by uid."""
     tokens: list[list[int]] = [[] for _ in number]
     reasons = [""] * len(number)
@@ -124,11 +154,15 @@ def _run(generator: BatchGenerator, number: dict[int, int], progress: Progress) 
     try:
         while responses := generator.next_generated():
             for response in responses:
-                i = number[response.uid]
-                if response.finish_reason != "stop":
+                i, reason = number[response.uid], response.finish_reason
+                if reason != "stop":
                     tokens[i].append(response.token)
-                if response.finish_reason is not None:
-                    reasons[i] = response.finish_reason
+                    if is_over(tokens[i]):
+                        if reason is None:
+                            generator.remove([response.uid])
+                        reason = "stop"
+                if reason is not None:
+                    reasons[i] = reason
                     done += 1
                     progress("generate: prompts", done, len(number))
     finally:

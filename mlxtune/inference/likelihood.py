@@ -9,6 +9,7 @@ a gradient to the head itself would be lost: a head that trains is refused.
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import mlx.core as mx
 from mlx import nn
@@ -119,20 +120,31 @@ def target_loss_sum(reader: Reader, states: mx.array, target_id: mx.array, targe
     return loss
 
 
-def target_losses(reader: Reader, states: mx.array, target_id: mx.array) -> tuple[mx.array, mx.array]:
-    """Each target's cross-entropy, and whether it was the likeliest token; for evaluation, evaluated on return.
+class TargetLosses(NamedTuple):
+    """Of T targets, each [T]: the cross-entropy, float32 nats; whether it was the likeliest token, bool; and how
+    likely the likeliest token was, float32.
+    """
+
+    nats: mx.array
+    is_likeliest: mx.array
+    top_probability: mx.array
+
+
+def target_losses(reader: Reader, states: mx.array, target_id: mx.array) -> TargetLosses:
+    """What is said of each target; for evaluation, evaluated on return.
 
     Args: as of `target_loss_sum`.
-    Returns: ([T] float32 nats, [T] bool).
     """
-    losses, hits = [], []
+    chunks = []
     for start, stop in _chunks(reader, states.shape):
         logits = target_logits(reader, states[start:stop])
         ids = target_id[start:stop]
-        losses.append(_cross_entropy(logits, ids))
-        hits.append(mx.argmax(logits, axis=-1) == ids)
-        mx.eval(losses[-1], hits[-1])
-    return mx.concatenate(losses), mx.concatenate(hits)
+        shifted, log_sum = _shifted(logits)
+        nats = log_sum - _picked(shifted, ids)
+        # The likeliest token's own shifted logit is 0, so this is its probability.
+        chunks.append((nats, mx.argmax(logits, axis=-1) == ids, mx.exp(-log_sum)))
+        mx.eval(*chunks[-1])
+    return TargetLosses(*(mx.concatenate(list(parts)) for parts in zip(*chunks, strict=True)))
 
 
 def log_probabilities(reader: Reader, states: mx.array) -> Iterator[mx.array]:
@@ -157,14 +169,23 @@ def target_logits(reader: Reader, states: mx.array) -> mx.array:
 
 
 def _cross_entropy(logits: mx.array, ids: mx.array) -> mx.array:
-    """log sum exp(logits) - logits[id]: [T, V] and [T] to [T].
+    """log sum exp(logits) - logits[id]: [T, V] and [T] to [T]."""
+    shifted, log_sum = _shifted(logits)
+    return log_sum - _picked(shifted, ids)
+
+
+def _shifted(logits: mx.array) -> tuple[mx.array, mx.array]:
+    """``logits`` [T, V] less the highest of each row, and [T] the log of the sum of their exponentials.
 
     Written out, because the gradient of mx.logsumexp works every exponential out again, and this one's reuses them.
     """
     highest = mx.stop_gradient(mx.max(logits, axis=-1, keepdims=True))
     shifted = logits - highest
-    picked = mx.take_along_axis(shifted, ids[:, None], axis=-1).squeeze(-1)
-    return mx.log(mx.sum(mx.exp(shifted), axis=-1)) - picked
+    return shifted, mx.log(mx.sum(mx.exp(shifted), axis=-1))
+
+
+def _picked(shifted: mx.array, ids: mx.array) -> mx.array:
+    return mx.take_along_axis(shifted, ids[:, None], axis=-1).squeeze(-1)
 
 
 def _chunks(reader: Reader, shape: tuple[int, ...]) -> list[tuple[int, int]]:

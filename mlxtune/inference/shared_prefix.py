@@ -145,29 +145,37 @@ def forward_both(
     piece: int = PIECE,
 ) -> tuple[mx.array | None, mx.array]:
     """As `forward_shared`, with what ``forward`` gives for the prefix, [1, P, ...], before it; None where P is 0."""
-    stretches = [(prefix_ids[None], part) for part in _pieces(prefix_ids.shape[0], piece)]
+    stretches = [(prefix_ids[None], part) for part in pieces(prefix_ids.shape[0], piece)]
     begun = len(stretches)
-    stretches += [(token_ids, part) for part in _pieces(token_ids.shape[1], piece)]
+    stretches += [(token_ids, part) for part in pieces(token_ids.shape[1], piece)]
     if windows is None or len(stretches) == 1:
         assert begun == 0
         return None, forward(token_ids, cache=None)
-    caches = [StretchState(one.count) if isinstance(one, States) else StretchCache(one) for one in windows]
+    caches = new_caches(windows)
     found: list[mx.array] = []
     for ids, part in stretches:
-        caches = [cache.holding(_for_rows(cache, ids.shape[0])) for cache in caches] if found else caches
+        if found:
+            caches = [cache.holding(for_rows(cache, cache.contents, ids.shape[0])) for cache in caches]
         found.append(forward(ids[:, part], cache=caches))
     prefix = mx.concatenate(found[:begun], axis=1) if begun else None
     return prefix, mx.concatenate(found[begun:], axis=1)
 
 
-def _for_rows(cache: StretchCache | StretchState, count: int) -> Contents:
-    """A layer's contents, for so many rows; keys and values are made as many where they are joined."""
+def new_caches(windows: Sequence[Window]) -> list[StretchCache | StretchState]:
+    """A cache for each layer, before anything is read."""
+    return [StretchState(one.count) if isinstance(one, States) else StretchCache(one) for one in windows]
+
+
+def for_rows(cache: StretchCache | StretchState, contents: Contents, count: int) -> Contents:
+    """``contents`` of a layer, of one row or of ``count``, for so many rows; keys and values are made as many where
+    they are joined.
+    """
     if isinstance(cache, StretchCache):
-        return cache.contents
-    return [None if one is None else mx.broadcast_to(one, (count, *one.shape[1:])) for one in cache.contents]
+        return contents
+    return [None if one is None else mx.broadcast_to(one, (count, *one.shape[1:])) for one in contents]
 
 
-def _pieces(length: int, most: int) -> list[slice]:
+def pieces(length: int, most: int) -> list[slice]:
     """So many positions in pieces of like size, of ``most`` at most."""
     count = -(-length // most)
     bounds = [length * number // count for number in range(count + 1)] if count else [0]

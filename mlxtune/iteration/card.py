@@ -1,12 +1,22 @@
 """The run's README.md: what ran, on what, how it went, and how to go on, for a stranger who has nothing else."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from mlxtune.adapters.format import who_can_open
-from mlxtune.evaluation.statistics import Interval
-from mlxtune.evaluation.table import ComparisonRow, compare, to_markdown
+from mlxtune.evaluation.table import (
+    beside_others,
+    comparison,
+    costs,
+    costs_to_markdown,
+    markdown_text,
+    others_to_markdown,
+    to_markdown,
+)
 from mlxtune.files import write_text
+from mlxtune.iteration.chosen import chosen_from
+from mlxtune.iteration.diagnose import Finding, read_findings
 from mlxtune.recipe.schema import Recipe
 from mlxtune.runs.folder import RunFolder
 
@@ -33,9 +43,12 @@ def write_card(run: RunFolder, recipe: Recipe, scores: Mapping[str, Any] | None 
         "",
         f"Trained on {device['kind']} ({device['precision']}), because {device['reason']}.",
         *_how_far(manifest.get("finished")),
+        *([chosen.sentence] if (chosen := chosen_from(manifest)) is not None else []),
         f"Base model: `{recipe.model.source}`, sha256 `{inputs['model']['sha256']}`.",
+        *_replay(recipe),
         "",
         *(_result(scores) if "finished" in manifest else []),
+        *_to_look_at(read_findings(run)),
         "## Go on",
         "",
         *([line.format(programs=_programs(run)) for line in TRAINED] if "finished" in manifest else UNFINISHED),
@@ -63,6 +76,19 @@ def _how_far(finished: Mapping[str, Any] | None) -> list[str]:
     ]
 
 
+def _to_look_at(findings: Sequence[Finding]) -> list[str]:
+    """What diagnose found; nothing where there is nothing."""
+    if not findings:
+        return []
+    told = [
+        f"- {one.severity}: {markdown_text(one.sentence)}. "
+        + (f"`{one.key}`: " if one.key else "")
+        + f"{markdown_text(one.remedy)}."
+        for one in findings
+    ]
+    return ["## To look at", "", *told, ""]
+
+
 def _result(scores: Mapping[str, Any] | None) -> list[str]:
     if scores is None:
         return ["Not scored yet.", ""]
@@ -70,14 +96,40 @@ def _result(scores: Mapping[str, Any] | None) -> list[str]:
         f"## Before and after, on {scores['rows']} {UNSEEN[scores['split']]}",
         "",
         to_markdown(comparison(scores)),
-        "`samples.jsonl` has every answer of both models beside the wanted one.",
+        "`samples.jsonl` has every answer of all models beside the wanted one.",
         "",
+        *_others(scores),
+        *_forgetting(scores.get("forgetting")),
     ]
 
 
-def comparison(scores: Mapping[str, Any]) -> list[ComparisonRow]:
-    """scores.json as the rows of the before/after table."""
-    base, tuned = (
-        {name: Interval(**interval) for name, interval in scores[model].items()} for model in ("base", "tuned")
-    )
-    return compare(base, tuned)
+def _others(scores: Mapping[str, Any]) -> list[str]:
+    """The tuned model beside larger ones, or other ones, that were not tuned; and what each costs."""
+    if not scores["against"]:
+        return ["## Cost", "", costs_to_markdown(costs(scores))]
+    notes = [
+        f"- {markdown_text(one['label'])}: {markdown_text(note)}" for one in scores["against"] for note in one["notes"]
+    ]
+    return [
+        "## Beside other models, on the same rows",
+        "",
+        others_to_markdown(beside_others(scores), costs(scores)),
+        *(["", *notes, ""] if notes else []),
+    ]
+
+
+def _replay(recipe: Recipe) -> list[str]:
+    """What is learned against forgetting."""
+    replay = recipe.data.replay
+    if replay is None:
+        return []
+    return [f"Of an epoch's rows {replay.share:.0%} are replay, from {markdown_text(Path(replay.file).name)}."]
+
+
+def _forgetting(told: Mapping[str, Any] | None) -> list[str]:
+    """Whether the model still can what the base could, where that was asked."""
+    if told is None:
+        return []
+    remedy = [] if told["remedy"] is None else [f"What helps: {told['remedy']}."]
+    answers = "`forgetting.jsonl` has every question with both answers."
+    return ["## Forgetting", "", f"{told['light'].capitalize()}: {told['sentence']}.", *remedy, answers, ""]

@@ -100,6 +100,8 @@ class Forecast:
     device: str
     trainable_parameters: int
     rows: int
+    replay_rows: int
+    """Of the rows, those of replay."""
     steps: int
     """Foretold, if time ends the run."""
     steps_an_epoch: int
@@ -164,6 +166,7 @@ def forecast(ready: Ready, limit: MemoryLimit, *, auto: bool = False, progress: 
         device=ready.opened.device.precision.name,
         trainable_parameters=ready.trainable_parameters,
         rows=report.rows,
+        replay_rows=report.replay_rows,
         steps=steps,
         steps_an_epoch=math.ceil(ready.order.count_batches(0) / ready.plan.gradient_accumulation_steps),
         tokens_an_epoch=report.tokens,

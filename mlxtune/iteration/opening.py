@@ -7,6 +7,7 @@ import hashlib
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,23 +18,29 @@ from mlxtune.data.example import Example
 from mlxtune.data.forms.template import hash_of_files
 from mlxtune.data.normalize import Shape
 from mlxtune.data.order import BatchOrder, BatchSize, batch_order
+from mlxtune.data.read import Record, read_stream
 from mlxtune.data.render import Rendered
 from mlxtune.data.source import Source, find_source, hash_of, stream_of
 from mlxtune.data.store.census import Stream
 from mlxtune.device.choose import Device, open_device
-from mlxtune.errors import RunError
+from mlxtune.errors import DataError, RunError
+from mlxtune.evaluation.forgetting.ask import check_probe
 from mlxtune.evaluation.tasks import Task, check_task
+from mlxtune.iteration.labels import settle_labels
 from mlxtune.models.load import Model, open_model
 from mlxtune.models.source import ModelFolder, find_model
 from mlxtune.offline import network_off
 from mlxtune.progress import Progress, silent
 from mlxtune.recipe.load import load_recipe
 from mlxtune.recipe.schema import DataSettings, EvaluationSettings, Recipe
+from mlxtune.recipe.tasks import AnswerTask, ChoiceTask, settings_of
 from mlxtune.runs.folder import RunFolder, is_run_folder, open_run
 from mlxtune.runs.prompting import Prompting
 from mlxtune.training.plan import Plan
 
 SPLITS = ("train", "valid", "test")
+LOOKED_AT = 200
+"""Rows whose columns are named where the one that is wanted is not there."""
 
 
 @dataclass(frozen=True)
@@ -63,13 +70,18 @@ class Opened:
                 "sha256": self.folder.sha256,
             },
             **start,
-            "data": {split: hash_of(source) for split, source in self.sources.items()},
+            "data": {split: hash_of(source) for split, source in self.sources.items()} | self._replay_input(),
             **({"data_commits": commits} if commits else {}),
             **({"data_template": templates} if templates else {}),
             "chat_template": chat_template_hash(self.model.tokenizer),
             "train_on": self.recipe.data.train_on,
             "precision": self.device.precision.name,
         }
+
+    def _replay_input(self) -> dict[str, str]:
+        """The hash of replay, beside that of all training rows, so that it is named where it has changed."""
+        replay = self.sources["train"].replay
+        return {} if replay is None else {"replay": hash_of(replay)}
 
     def prompting(self) -> Prompting:
         """How the tuned model wants its prompts: as the training rows have them."""
@@ -98,11 +110,14 @@ def open_recipe(
     """
     chosen = open_device(device)
     sources = {
-        split: source_of(recipe.data, split, commits=commits, progress=progress) for split in splits_of(recipe.data)
+        split: source_of(recipe.data, split, keep=kept_columns(recipe), commits=commits, progress=progress)
+        for split in splits_of(recipe.data)
     }
     streams = {split: stream_of(source) for split, source in sources.items()}
     for split, stream in streams.items():  # before a model is fetched
         check_beginning(stream, sources[split].path)
+    _check_groups(recipe, streams, sources)
+    recipe = settle_labels(recipe, sources["train"])
     folder = find_recipe_model(recipe, revision=revision, progress=progress)
     model = open_model(folder.path, chosen.precision, recipe.data.chat_template)
     datasets = {
@@ -110,6 +125,8 @@ def open_recipe(
         for split, source in sources.items()
     }
     if (split := held_out(recipe)) is not None:
+        if recipe.evaluation.forgetting:
+            check_probe(model.tokenizer)
         for task in tasks_of(recipe.evaluation):
             check_task(model.tokenizer, datasets[split].examples(), task, path=sources[split].path)
     return Opened(recipe, chosen, folder, model, sources, datasets)
@@ -125,27 +142,65 @@ def held_out(recipe: Recipe) -> str | None:
     return next((split for split in ("test", "valid") if split in splits_of(recipe.data)), None)
 
 
+def kept_columns(recipe: Recipe) -> tuple[str, ...]:
+    """The columns of a row that no prompt has and its scoring needs (`Example.kept`)."""
+    group_by = recipe.evaluation.group_by
+    columns = [] if group_by is None else [group_by]
+    columns += [column for task in tasks_of(recipe.evaluation) for column in task.columns]
+    return tuple(dict.fromkeys(columns))
+
+
+def _check_groups(recipe: Recipe, streams: Mapping[str, Stream], sources: Mapping[str, Source]) -> None:
+    """Find out whether held-out rows have the column that they are to be grouped by.
+
+    Raises: DataError, if none has a value there, with the columns that there are.
+    """
+    column, split = recipe.evaluation.group_by, held_out(recipe)
+    if column is None or split is None:
+        return
+    rows = (item for file in streams[split].files for item in file.open() if isinstance(item, Example))
+    if any(row.kept.get(column) is not None for row in rows):
+        return
+    records = (record for path in sources[split].paths for record in read_stream(path) if isinstance(record, Record))
+    there = dict.fromkeys(name for record in islice(records, LOOKED_AT) for name in record.fields)
+    raise DataError(
+        f"no held-out row has a value in {column!r} (evaluation.group_by)",
+        where=sources[split].path,
+        remedy=f"name one of the columns that there are: {', '.join(there)}",
+    )
+
+
 def source_of(
-    data: DataSettings, split: str, *, commits: Mapping[str, str] | None = None, progress: Progress = silent
+    data: DataSettings,
+    split: str,
+    *,
+    keep: tuple[str, ...] = (),
+    commits: Mapping[str, str] | None = None,
+    progress: Progress = silent,
 ) -> Source:
     """What a split that the recipe has is read from, and how; data sets of the hub are fetched if they are not cached.
 
+    Of train that is all that is learned, replay included; ``own`` of it is without.
+
     Args:
+        keep: `kept_columns`, where rows are to be scored.
         commits: as of `find_source`.
 
     Raises: as `find_source`.
     """
     places = [(file.path, file.weight) for file in getattr(data, split)]
-    return find_source(places, split, shape_of(data), commits=commits, progress=progress)
+    replay = None if split != "train" or data.replay is None else (data.replay.file, data.replay.share)
+    shape = shape_of(data, keep=keep)
+    return find_source(places, split, shape, replay=replay, commits=commits, progress=progress)
 
 
-def shape_of(data: DataSettings) -> Shape:
-    """How the rows are read, in plain values."""
+def shape_of(data: DataSettings, *, keep: tuple[str, ...] = ()) -> Shape:
+    """How the rows are read, in plain values; ``keep`` as of `source_of`."""
     columns = None if data.columns is None else data.columns.model_dump(exclude_none=True)
     template = data.template
     if template is not None and not isinstance(template, str):
         template = template.model_dump(exclude_none=True)
-    return Shape(data.format, columns, template)
+    return Shape(data.format, columns, template, keep)
 
 
 def find_base(run: RunFolder, *, progress: Progress = silent) -> ModelFolder:
@@ -193,14 +248,27 @@ def render_split(
     progress: Progress = silent,
 ) -> Dataset:
     """A split's examples, rendered as the recipe says."""
+    return render_rows(settings, examples, model.tokenizer, path, tokenizer_folder=model.folder, progress=progress)
+
+
+def render_rows(
+    settings: DataSettings,
+    examples: Iterable[Example] | Stream,
+    tokenizer: Any,
+    path: Path,
+    *,
+    tokenizer_folder: Path,
+    progress: Progress = silent,
+) -> Dataset:
+    """`render_split`, for whoever has a tokenizer and no network."""
     return render_examples(
         examples,
-        model.tokenizer,
+        tokenizer,
         path=path,
         train_on=settings.train_on,
         max_seq_length=settings.max_seq_length,
         overflow=settings.overflow,
-        tokenizer_folder=model.folder,
+        tokenizer_folder=tokenizer_folder,
         progress=progress,
     )
 
@@ -254,9 +322,10 @@ def tasks_of(evaluation: EvaluationSettings) -> list[Task]:
         Task(
             name=task.name,
             scorer=task.scorer,
-            max_tokens=task.max_tokens,
+            max_tokens=task.max_tokens if isinstance(task, AnswerTask) else 0,
             answer_after=task.answer_after,
-            fields=getattr(task, "fields", None),  # json_fields alone has them
+            settings=settings_of(task),
+            labels=tuple(label.strip() for label in task.labels or ()) if isinstance(task, ChoiceTask) else None,
         )
         for task in evaluation.tasks
     ]

@@ -61,11 +61,12 @@ def frozen_prefix(
         rows: of the split, if it is not to be all of them.
     """
     opened, plan = ready.opened, ready.plan
-    rows = opened.datasets[split].rows if rows is None else rows
     setting = opened.recipe.training.cache_frozen_prefix
+    keep = setting == "kept" and rows is None  # of a few rows, tried by a forecast, no other run asks
+    rows = opened.datasets[split].rows if rows is None else rows
     steps_an_epoch = math.ceil(ready.order.count_batches(0) / plan.gradient_accumulation_steps)
     a_pass = steps_an_epoch if split == "train" else plan.validate_every or 1
     again = plan.total_steps is None or plan.total_steps > a_pass
     if setting == "off" or (setting == "auto" and not again):
         return FrozenPrefix(ready.reader, None)
-    return read_frozen_prefix(ready.reader, rows, model_sha256=opened.folder.sha256, progress=progress)
+    return read_frozen_prefix(ready.reader, rows, model_sha256=opened.folder.sha256, keep=keep, progress=progress)

@@ -13,22 +13,27 @@ from typing import Any
 
 import mlx.core as mx
 
-from mlxtune.adapters.attach import load_adapter_parameters
-from mlxtune.adapters.format import save_adapter
 from mlxtune.device.distributed import Ranks, open_ranks
-from mlxtune.errors import AdapterError, ModelError, RunError, UsageError
+from mlxtune.errors import AdapterError, RunError, UsageError
 from mlxtune.evaluation.heldout import read_heldout
-from mlxtune.files import new_folder, sha256_of, write_text
+from mlxtune.files import sha256_of
 from mlxtune.iteration.card import write_card
+from mlxtune.iteration.finish import (
+    conclude,
+    facts_of_adapter,
+    is_concluded,
+    known_findings,
+    write_adapter,
+    write_data,
+)
 from mlxtune.iteration.forecast import settle_memory
+from mlxtune.iteration.labels import with_labels_of
 from mlxtune.iteration.opening import chat_template_hash, open_recipe
 from mlxtune.iteration.ready import Ready, frozen_prefix, make_ready
 from mlxtune.iteration.score import score_run
-from mlxtune.iteration.start import base_name
 from mlxtune.iteration.steps import make_training
+from mlxtune.iteration.trackers.tracked import check_trackers, tracked
 from mlxtune.iteration.watch import NOBODY, RunResult, Watch
-from mlxtune.models import chat_template
-from mlxtune.models.safetensors import validate_safetensors
 from mlxtune.offline import network_off
 from mlxtune.recipe.load import LoadedRecipe, load_recipe
 from mlxtune.recipe.schema import Recipe
@@ -36,14 +41,11 @@ from mlxtune.runs.folder import RUNS, RunFolder, create_run, lock, open_run, ref
 from mlxtune.runs.log import Log, attempt_log, in_short
 from mlxtune.runs.manifest import make_manifest, refuse_changes, versions
 from mlxtune.runs.metrics import append_metrics, cut_metrics, metrics_bytes, read_metrics
-from mlxtune.runs.prompting import FILE
 from mlxtune.synced import warning_of_synced
 from mlxtune.training.checkpoint import (
-    ADAPTER,
     load_checkpoint,
     newest_checkpoint,
     read_run,
-    read_tensors,
     save_checkpoint,
     settle,
 )
@@ -102,6 +104,7 @@ def _run_new(
     """What the first rank does for a new run."""
     _warn_if_synced(run_dir or RUNS, watch)
     loaded.check_files()
+    check_trackers(loaded.recipe.report_to)
     # without defaults: what the recipe leaves out may be an adapter's to say
     _tell(ranks, recipe=loaded.recipe.model_dump(mode="json", exclude_unset=True))
     opened = open_recipe(loaded.recipe, device=device, progress=watch.progress)
@@ -166,7 +169,8 @@ def resume_run(
         if is_done():
             finished = run.read_manifest()["finished"]
             _tell(ranks, finished=finished, run_dir=str(run.path))
-            return RunResult(run_dir=run.path, **finished, scores=run.read_scores())
+            found = known_findings(run) if is_concluded(run) else conclude(run)
+            return RunResult(run_dir=run.path, **finished, scores=run.read_scores(), findings=found)
         _warn_if_synced(run.path, watch)
         _tell(ranks, recipe=settings.model_dump(mode="json"))
         before = run.read_manifest()["inputs"]
@@ -185,7 +189,7 @@ def _warn_if_synced(folder: Path, watch: Watch) -> None:
 
 
 def _settled_alike(recipe: LoadedRecipe, settings: Recipe) -> LoadedRecipe:
-    """A user's recipe with what a run has settled in place of ``auto``, and of what it left to an adapter."""
+    """A user's recipe with what a run has settled in place of ``auto``, and of what it left to an adapter or rows."""
     own = recipe.recipe
     training, method = own.training, own.method
     if training.grad_checkpoint == "auto":
@@ -193,7 +197,9 @@ def _settled_alike(recipe: LoadedRecipe, settings: Recipe) -> LoadedRecipe:
     if own.model.adapter is not None:
         said = method.model_fields_set if "method" in own.model_fields_set else set()
         method = settings.method.model_copy(update={key: getattr(method, key) for key in said})
-    return replace(recipe, recipe=own.model_copy(update={"training": training, "method": method}))
+    evaluation = with_labels_of(own.evaluation, settings.evaluation)
+    update = {"training": training, "method": method, "evaluation": evaluation}
+    return replace(recipe, recipe=own.model_copy(update=update))
 
 
 def _train_along(ranks: Ranks, *, device: str, watch: Watch) -> RunResult:
@@ -248,19 +254,21 @@ def _train_and_score(run: RunFolder, ready: Ready, ranks: Ranks, *, score: bool,
         _log_start(log, ready)
         if not ranks.is_alone:
             log(f"ranks: {ranks.size}, each of which reads its share of every batch")
-        watch.started(run, ready)
-        ended_by = _train(run, ready, ranks, watch, log)
+        with tracked(run, ready.opened.recipe, watch) as told:
+            told.started(run, ready)
+            ended_by = _train(run, ready, ranks, told, log)
         watch.trained()
         result = _result(run, ready, ended_by)
         log(f"trained: {ended_by} after step {result.steps}, {result.seconds:.1f} s in steps")
         if result.interrupted:
             return result
-        _write_adapter(run, ready)
+        write_adapter(run, ready)
         finished = asdict(result)
-        for name in ("run_dir", "scores", "interrupted"):
+        for name in ("run_dir", "scores", "findings", "interrupted"):
             del finished[name]
-        run.update_manifest(finished=finished)
-        write_card(run, ready.opened.recipe)
+        run.update_manifest(finished=finished, **facts_of_adapter(ready))
+        write_data(run, ready, progress=watch.progress)
+        result = replace(result, findings=conclude(run))
         log("wrote adapter/")
         if not score or "test" not in ready.opened.datasets:
             return result
@@ -270,7 +278,7 @@ def _train_and_score(run: RunFolder, ready: Ready, ranks: Ranks, *, score: bool,
         _let_go(ready)
         scores = score_run(run, device=ready.opened.device, base=ready.opened.folder, progress=watch.progress)
         log(f"scored base and tuned model on {scores['rows']} {scores['split']} rows")
-        return replace(result, scores=scores)
+        return replace(result, scores=scores, findings=known_findings(run))
 
 
 def _load_newest(run: RunFolder, ready: Ready, watch: Watch, log: Log) -> None:
@@ -363,8 +371,9 @@ def _log_start(log: Log, ready: Ready) -> None:
     log(f"model: {opened.folder.path}, sha256 {opened.folder.sha256}")
     for split, dataset in opened.datasets.items():
         report = dataset.report
+        replay = f" ({report.replay_rows} of replay)" if report.replay_rows else ""
         log(
-            f"{split}: {report.rows_read} rows read, {report.rows} kept, {len(report.dropped)} dropped, "
+            f"{split}: {report.rows_read} rows read, {report.rows} kept{replay}, {len(report.dropped)} dropped, "
             f"{len(report.truncated)} cut; {report.tokens} tokens, {report.target_tokens} targets"
         )
     log(
@@ -392,29 +401,3 @@ def _result(run: RunFolder, ready: Ready, ended_by: EndedBy) -> RunResult:
         trainable_parameters=ready.trainable_parameters,
         interrupted=ended_by == "stopped",
     )
-
-
-def _write_adapter(run: RunFolder, ready: Ready) -> None:
-    """``adapter/``: the best by validation, else the last; and how the tuned model wants its prompts."""
-    opened, state = ready.opened, ready.state
-    step = state.step
-    if state.best_step is not None and state.best_step != state.step:
-        step = state.best_step
-        best = run.checkpoints / f"step_{step:06d}" / ADAPTER
-        try:
-            validate_safetensors(best)
-        except ModelError as error:
-            remedy = "put it back, or start a new run"
-            raise RunError("the checkpoint with the best validation is damaged", where=best, remedy=remedy) from error
-        load_adapter_parameters(state.network, read_tensors(best))
-    extra = {"step": step, "model_sha256": opened.folder.sha256, "train_on": opened.recipe.data.train_on}
-    with new_folder(run.adapter, force=True) as part:
-        save_adapter(
-            state.network,
-            part,
-            base_model=base_name(opened),
-            extra=extra,
-        )
-        write_text(part / FILE, opened.prompting().to_json())
-        if opened.recipe.data.chat_template is not None:
-            write_text(part / chat_template.FILE, str(opened.model.tokenizer.chat_template))

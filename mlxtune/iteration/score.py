@@ -1,60 +1,58 @@
-"""Scores on held-out rows: of a run, base and tuned model side by side, and of any model.
+"""Scores on held-out rows: of a run, base and tuned model side by side and others beside them, and of any model.
 
-The tuned model is opened anew from the run's ``adapter/``, so that what is scored is what is handed on. The scores of a
-model without adapter are kept in the cache under all that they depend on, since every iteration on a task asks for the
-base's again.
+The tuned model is opened anew from the run's ``adapter/``, so that what is scored is what is handed on. What is
+current is shown and not made again.
 """
 
-import hashlib
-import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mlxtune.adapters.open import attach_adapter
-from mlxtune.cache import cache_folder
-from mlxtune.data.forms.template import hash_of_files
-from mlxtune.data.reading.locations import is_remote
-from mlxtune.data.source import Source, find_source, hash_of, stream_of
 from mlxtune.device.choose import Device, open_device
-from mlxtune.errors import DataError, UsageError
-from mlxtune.evaluation.score import Scores, score_model
-from mlxtune.evaluation.statistics import CONFIDENCE, Interval
-from mlxtune.files import sha256_of, write_json, write_text
-from mlxtune.iteration.card import write_card
-from mlxtune.iteration.opening import find_base, held_out, render_split, source_of, tasks_of
-from mlxtune.models.chat_template import FILE, chat_template_sha256
-from mlxtune.models.load import Model, open_model, precision_to_ask, read_config
+from mlxtune.errors import UsageError
+from mlxtune.evaluation.breakdown import row_facts
+from mlxtune.evaluation.forgetting.probe import probe_sha256
+from mlxtune.evaluation.statistics import CONFIDENCE
+from mlxtune.files import sha256_of
+from mlxtune.iteration.finish import conclude, is_concluded
+from mlxtune.iteration.opening import find_base
+from mlxtune.iteration.scoring.content import (
+    add_rival,
+    asked,
+    plain,
+    read_scored,
+    run_scored,
+    write_scored,
+)
+from mlxtune.iteration.scoring.forgetting import measure_forgetting
+from mlxtune.iteration.scoring.one_model import model_basis, reader_of, tuned_scores, untuned_scores
+from mlxtune.iteration.scoring.rivals import entry_of, find_rivals, make_questions, rival_scores
+from mlxtune.iteration.scoring.rows import (
+    HeldOutRows,
+    any_rows,
+    held_out_source,
+    rows_of_recipe,
+    source_of_file,
+    split_to_score,
+)
+from mlxtune.models.chat_template import FILE
+from mlxtune.models.load import precision_to_ask, read_config
 from mlxtune.models.source import ModelFolder, find_model
 from mlxtune.offline import network_off
 from mlxtune.progress import Progress, silent
 from mlxtune.recipe.load import LoadedRecipe, load_recipe
-from mlxtune.recipe.schema import DataSettings, EvaluationSettings, Recipe
+from mlxtune.recipe.schema import EvaluationSettings
 from mlxtune.runs.folder import RunFolder, is_run_folder, lock, open_run
 from mlxtune.runs.manifest import versions
 
 SHORTEST_CONTEXT = 512
 """Tokens that a row may have for a model whose config names no limit."""
+Note = Callable[[str], None]
 
 
-@dataclass(frozen=True)
-class HeldOutRows:
-    """What a model is scored on: rows, how they are rendered, and what is asked of them."""
-
-    source: Source
-    data: DataSettings
-    evaluation: EvaluationSettings
-
-    def basis(self) -> dict[str, Any]:
-        """All of it that scores depend on."""
-        return {
-            "data_sha256": hash_of(self.source),
-            "data": self.data.model_dump(mode="json", exclude={"train", "valid", "test", "chat_template"}),
-            "data_template": hash_of_files(self.source.shape.template),
-            "chat_template": chat_template_sha256(self.data.chat_template),
-            "tasks": [task.model_dump(mode="json") for task in self.evaluation.tasks],
-        }
+def nobody(_sentence: str) -> None:
+    """Whom notes are told, where nobody is to be."""
 
 
 def evaluate(
@@ -62,11 +60,14 @@ def evaluate(
     *,
     recipe: LoadedRecipe | str | Path | None = None,
     data: str | Path | None = None,
+    against: Sequence[str] = (),
+    shots: Sequence[int] = (),
     device: str = "auto",
     force: bool = False,
+    note: Note = nobody,
     progress: Progress = silent,
 ) -> dict[str, Any]:
-    """Score a run beside its base, or a model, on rows that it was not trained on.
+    """Score a run beside its base, or a model, on rows that it was not trained on; and other models on the same rows.
 
     A run is scored on its own recipe's test split; without one on the validation split, and ``split`` says so: it
     chose the checkpoint, so it flatters the tuned model.
@@ -74,13 +75,19 @@ def evaluate(
     Args:
         recipe: for a model: the recipe whose held-out split and tasks it is scored on.
         data: for a model, instead: a JSONL file, read with a recipe's defaults, and rows as long as the model takes.
+        against: models to set beside it, each asked the same rows in its own chat template.
+        shots: how many rows of the training data to show each untuned model before each row it is asked, the run's
+            base among them; several numbers give several rows of the table, 0 none shown.
         force: score again, though what was scored before is current.
+        note: told, in sentences, what a reader of the table should know besides.
 
-    Returns: for a run what scores.json holds: ``base`` and ``tuned``, each metric with its interval; for a model
-        ``metrics`` instead.
+    Returns: for a run what scores.json holds: ``base`` and ``tuned``, each metric with its interval, ``differences``
+        with their tests and verdicts, ``against``, and ``cost``; for a model ``metrics`` instead of the two.
     Raises: UsageError, if there is nothing to score on, or too much; RunError, if the run has no adapter yet, another
-        base, or another process in it; DataError; ModelError.
+        base, or another process in it; DataError, also for rows that a model in ``against`` cannot be asked;
+        ModelError; NetworkError.
     """
+    rivals = ([str(source) for source in against], list(shots))
     if is_run_folder(Path(run_or_model)):
         if recipe is not None or data is not None:
             raise UsageError(
@@ -88,7 +95,7 @@ def evaluate(
             )
         run = open_run(Path(run_or_model))
         with network_off(when=load_recipe(run.resolved).recipe.offline), lock(run):
-            return score_run(run, device=open_device(device), force=force, progress=progress)
+            return score_run(run, device=open_device(device), rivals=rivals, force=force, note=note, progress=progress)
     source = str(run_or_model)
     if (recipe is None) == (data is None):
         raise UsageError(
@@ -99,7 +106,9 @@ def evaluate(
     if recipe is not None and not isinstance(recipe, LoadedRecipe):
         recipe = load_recipe(recipe)
     with network_off(when=recipe is not None and recipe.recipe.offline):
-        return _evaluate_model(source, recipe, data, device=device, force=force, progress=progress)
+        return _evaluate_model(
+            source, recipe, data, device=device, rivals=rivals, force=force, note=note, progress=progress
+        )
 
 
 def _evaluate_model(
@@ -108,33 +117,42 @@ def _evaluate_model(
     data: str | Path | None,
     *,
     device: str,
+    rivals: tuple[Sequence[str], Sequence[int]],
     force: bool,
+    note: Note,
     progress: Progress,
 ) -> dict[str, Any]:
     """`evaluate` for a model, with either a recipe or data."""
-    rows = None if recipe is None else _rows_of_recipe(recipe)
-    held = None if data is None else _present([str(data)], lambda: find_source([(str(data), 1.0)], "test"))
+    rows = None if recipe is None else rows_of_recipe(recipe)
+    held = None if data is None else source_of_file(data)
     chosen = open_device(device)
     folder = find_model(source, progress=progress)
+    others = find_rivals(*rivals, folder, source, taken={}, note=note, progress=progress)
     chosen = replace(chosen, precision=precision_to_ask(folder.path, chosen.precision))
     if rows is None:
         assert held is not None
         longest = read_config(folder.path).get("max_position_embeddings", SHORTEST_CONTEXT)
-        rows = HeldOutRows(held, _any_rows(longest), EvaluationSettings())
-    found = _scores_as_it_is(rows, folder, chosen, force=force, progress=progress)
+        rows = HeldOutRows(held, any_rows(longest), EvaluationSettings())
+    read = reader_of(rows, folder, progress)
+    questions = make_questions(rows, read(), others, folder, chosen) if others else []
+    found = untuned_scores(rows, read, folder, chosen, force=force, progress=progress)
+    entries = []
+    for question in questions:
+        label = question.rival.label
+        theirs = rival_scores(question, rows, force=force, progress=named(label, progress))
+        entries.append(entry_of(question, theirs, found.measured))
     return {
         "model": source,
         "data": str(rows.source.path),
         "rows": found.metrics["loss"].count,
         "confidence": CONFIDENCE,
-        "metrics": _plain(found.metrics),
+        **asked(rows.tasks, found.measured),
+        "metrics": plain(found),
+        "cost": found.cost.to_json(),
+        "details": dict(found.details),
+        "against": entries,
         "versions": versions(),
     }
-
-
-def _rows_of_recipe(loaded: LoadedRecipe) -> HeldOutRows:
-    source = _held_out_source(loaded.recipe, _held_out_split(loaded.recipe, loaded.path))
-    return HeldOutRows(source, loaded.recipe.data, loaded.recipe.evaluation)
 
 
 def score_run(
@@ -142,133 +160,71 @@ def score_run(
     *,
     device: Device,
     base: ModelFolder | None = None,
+    rivals: tuple[Sequence[str], Sequence[int]] = ((), ()),
     force: bool = False,
+    note: Note = nobody,
     progress: Progress = silent,
 ) -> dict[str, Any]:
     """The content of a run's scores.json, which is made where it is missing or not current; the caller has the lock.
 
     Args:
         base: the folder of the model that the run was trained on, where that is known already.
+        rivals: ``against`` and ``shots`` of `evaluate`.
 
     Raises: as `evaluate`.
     """
     recipe = load_recipe(run.resolved).recipe
-    split = _held_out_split(recipe, run.resolved)
-    source = _held_out_source(recipe, split, run.read_manifest()["inputs"].get("data_commits"))
+    split = split_to_score(recipe, run.resolved)
+    commits = run.read_manifest()["inputs"].get("data_commits")
     adapter = run.finished_adapter()
-    rows = HeldOutRows(source, recipe.data, recipe.evaluation)
+    rows = HeldOutRows(held_out_source(recipe, split, commits), recipe.data, recipe.evaluation, recipe, commits)
     if (template := adapter / FILE).is_file():  # the recipe's may have changed since
         rows = replace(rows, data=recipe.data.model_copy(update={"chat_template": template}))
     folder = base or find_base(run, progress=progress)
     basis = {
         "split": split,
         "adapter_sha256": sha256_of(adapter / "adapters.safetensors"),
-        **_basis(rows, folder, device),
+        **model_basis(folder, device),
+        **rows.basis(),
+        **({"probe": probe_sha256()} if recipe.evaluation.forgetting else {}),
     }
     current = run.read_scores()
-    if current is not None and current["basis"] == basis and not force:
+    if current is not None and (current["basis"] != basis or force):
+        current = None
+    taken = {_plain_label(entry): entry["model"] for entry in (current or {}).get("against", ())}
+    others = find_rivals(*rivals, folder, "base", taken=taken, note=note, progress=progress)
+    if current is not None and not others:
+        if not is_concluded(run):
+            conclude(run)
         return current
-    before = _scores_as_it_is(rows, folder, device, force=force, progress=_named("base", progress))
-    model = open_model(folder.path, device.precision, rows.data.chat_template)
-    attach_adapter(model.network, adapter)
-    tuned = _score(rows, model, progress=_named("tuned", progress))
-    content = {
-        "split": split,
-        "rows": before.metrics["loss"].count,
-        "confidence": CONFIDENCE,
-        "base": _plain(before.metrics),
-        "tuned": _plain(tuned.metrics),
-        "basis": basis,
-        "versions": versions(),
-    }
-    samples = _side_by_side(before.samples, tuned.samples)
-    write_text(run.samples, "".join(json.dumps(sample, ensure_ascii=False) + "\n" for sample in samples))
-    write_json(run.scores, content)
-    write_card(run, recipe, content)
-    return content
+    read = reader_of(rows, folder, progress)
+    questions = make_questions(rows, read(), others, folder, device) if others else []
+    scored = None if current is None else read_scored(run)
+    if scored is None:
+        before = untuned_scores(rows, read, folder, device, force=force, progress=named("base", progress))
+        tuned = tuned_scores(rows, read(), folder, adapter, device, progress=named("tuned", progress))
+        facts = row_facts(read().dataset, read().examples, recipe.evaluation.group_by)
+        scored = run_scored(before, tuned, rows.tasks, facts, split=split, basis=basis)
+        if recipe.evaluation.forgetting:
+            scored.content["forgetting"] = measure_forgetting(
+                run, folder, device, rows.data, force=force, progress=progress
+            )
+        write_scored(run, scored)
+    for question in questions:
+        if any(entry["basis"] == question.basis for entry in scored.content["against"]):
+            continue
+        theirs = rival_scores(question, rows, force=force, progress=named(question.rival.label, progress))
+        scored = add_rival(scored, entry_of(question, theirs, scored.rows["tuned"]), theirs)
+        write_scored(run, scored)
+    conclude(run)
+    return scored.content
 
 
-def _held_out_split(recipe: Recipe, where: Path) -> str:
-    if (split := held_out(recipe)) is None:
-        raise UsageError(
-            "the recipe names no held-out data, so there is nothing to score on",
-            where=where,
-            remedy="add data.test or data.valid to the recipe; `mlxtune data split` makes them from one file",
-        )
-    return split
+def _plain_label(entry: dict[str, Any]) -> str:
+    """What the table calls an entry's model where it is shown nothing."""
+    return entry["label"].removesuffix(f", {entry['shots']}-shot")
 
 
-def _present(places: Sequence[str], find: Callable[[], Source]) -> Source:
-    """What ``find`` finds. Raises: DataError, if any of the ``places`` that it looks at is not there."""
-    for place in places:
-        if not is_remote(place) and not Path(place).exists():
-            remedy = "name rows that are there, or put these back; what was scored before is in a run's scores.json"
-            raise DataError("the held-out rows are not there", where=place, remedy=remedy)
-    return find()
-
-
-def _held_out_source(recipe: Recipe, split: str, commits: Mapping[str, str] | None = None) -> Source:
-    places = [file.path for file in getattr(recipe.data, split)]
-    return _present(places, lambda: source_of(recipe.data, split, commits=commits))
-
-
-def _any_rows(longest: int) -> DataSettings:
-    """How rows are read that no recipe speaks of; the place of training data is never looked at."""
-    return DataSettings.model_validate({"train": "-", "max_seq_length": longest})
-
-
-def _side_by_side(base: Sequence[Mapping[str, Any]], tuned: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Both models' answers to each row."""
-    return [
-        {
-            "task": ours["task"],
-            "where": ours["where"],
-            "reference": ours["reference"],
-            "base": theirs["output"],
-            "tuned": ours["output"],
-            "scores": {"base": theirs["scores"], "tuned": ours["scores"]},
-        }
-        for theirs, ours in zip(base, tuned, strict=True)
-    ]
-
-
-def _basis(rows: HeldOutRows, folder: ModelFolder, device: Device) -> dict[str, Any]:
-    """All that a model's scores depend on."""
-    return {
-        "model_sha256": folder.sha256,
-        **rows.basis(),
-        "precision": device.precision.name,
-        "mlxtune": versions()["mlxtune"],
-        "mlx": versions()["mlx"],
-    }
-
-
-def _scores_as_it_is(
-    rows: HeldOutRows, folder: ModelFolder, device: Device, *, force: bool, progress: Progress
-) -> Scores:
-    """The scores of a model without adapter: those kept in the cache, or new ones."""
-    basis = json.dumps(_basis(rows, folder, device), sort_keys=True)
-    kept = cache_folder("scores") / f"{hashlib.sha256(basis.encode()).hexdigest()[:32]}.json"
-    if kept.exists() and not force:
-        try:
-            return Scores.from_json(json.loads(kept.read_text(encoding="utf-8")))
-        except (ValueError, KeyError, TypeError):
-            pass  # damaged; a cache's entry can be made anew
-    model = open_model(folder.path, device.precision, rows.data.chat_template)
-    scores = _score(rows, model, progress=progress)
-    write_json(kept, scores.to_json())
-    return scores
-
-
-def _score(rows: HeldOutRows, model: Model, *, progress: Progress) -> Scores:
-    dataset = render_split(rows.data, stream_of(rows.source), model, rows.source.path, progress=progress)
-    tasks = tasks_of(rows.evaluation)
-    return score_model(model, dataset.rows, list(dataset.examples()), tasks, progress=progress)
-
-
-def _plain(metrics: Mapping[str, Interval]) -> dict[str, Any]:
-    return {name: asdict(interval) for name, interval in metrics.items()}
-
-
-def _named(name: str, progress: Progress) -> Progress:
+def named(name: str, progress: Progress) -> Progress:
+    """Progress that says which model is scored."""
     return lambda what, done, total: progress(f"score {name}, {what}", done, total)

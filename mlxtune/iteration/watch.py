@@ -54,5 +54,7 @@ class RunResult:
     peak_memory_bytes: int
     trainable_parameters: int
     scores: dict[str, Any] | None = None
+    findings: tuple[dict[str, Any], ...] = ()
+    """What to look at, as findings.json has it."""
     interrupted: bool = False
     """Whether something is left to do for `resume_run`, because the run was asked to stop."""

@@ -49,6 +49,7 @@ TrainOn = Literal["completions", "last_completion", "everything"]
 OptimizerName = Literal["adamw", "adam", "sgd", "lion", "adafactor", "muon"]
 Schedule = Literal["cosine", "linear", "constant"]
 Overflow = Literal["error", "drop", "truncate_left", "truncate_right", "split"]
+TrackerName = Literal["tensorboard", "wandb"]
 
 
 def in_words(values: Iterable[object]) -> str:

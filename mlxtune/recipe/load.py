@@ -19,7 +19,7 @@ from mlxtune.recipe.document import Document, Key, Place, read_document
 from mlxtune.recipe.faults import Fault, error_of, faults_of
 from mlxtune.recipe.keys import dotted, path_keys
 from mlxtune.recipe.overrides import apply_overrides
-from mlxtune.recipe.paths import FOLDERS, NAMES, with_absolute_paths
+from mlxtune.recipe.paths import FOLDERS, NAMES, REPLAY, with_absolute_paths
 from mlxtune.recipe.schema import Recipe
 
 SPLITS = ("train", "valid", "test")
@@ -60,6 +60,8 @@ class LoadedRecipe:
                 faults.append(Fault(key, f"{dotted(key)} {what}: {path}", remedy))
         for split in splits:
             faults += _missing_files(("data", split), getattr(self.recipe.data, split) or ())
+        if "train" in splits and (replay := self.recipe.data.replay) is not None:
+            faults += _missing_files(REPLAY, [FileSettings(path=replay.file)])
         if faults:
             raise error_of(faults, self.place_of, str(self.path))
 

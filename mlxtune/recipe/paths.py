@@ -14,7 +14,8 @@ SOURCE: Key = ("model", "source")
 NAMES: dict[Key, Sequence[str]] = {("data", "chat_template"): CHAT_TEMPLATES}
 """What may stand in the place of a path."""
 TEMPLATE: Key = ("data", "template")
-DATA: tuple[Key, ...] = (("data", "train"), ("data", "valid"), ("data", "test"))
+REPLAY: Key = ("data", "replay", "file")
+DATA: tuple[Key, ...] = (("data", "train"), ("data", "valid"), ("data", "test"), REPLAY)
 """Files, folders and places on the hub, one or several."""
 FOLDERS: tuple[Key, ...] = (("model", "adapter"),)
 """The paths that are no files."""

@@ -19,12 +19,14 @@ from mlxtune.recipe.choices import (
     OptimizerName,
     Overflow,
     Schedule,
+    TrackerName,
     TrainOn,
     in_words,
 )
 from mlxtune.recipe.data_files import Files
 from mlxtune.recipe.row_shape import ColumnSettings, OneOrSeveralTemplates
-from mlxtune.recipe.settings import FilePath, Names, Settings, empty_for_now, expected, later_types
+from mlxtune.recipe.settings import FilePath, Names, Settings, expected, later_types
+from mlxtune.recipe.tasks import Task
 
 DEFAULT_EPOCHS = 3
 BATCH_SIZE = 8
@@ -92,6 +94,17 @@ class SftSettings(Settings):
     """`sft`."""
 
 
+class ReplaySettings(Settings):
+    """General rows among those to learn, so that the model keeps what it can do: the remedy for forgetting."""
+
+    file: str = Field(min_length=1)
+    """Their place, as in `train`. Their form is told by their own columns: `format`, `columns` and `template` are of
+    your own rows alone. Rows longer than `max_seq_length` are dropped."""
+    share: float = Field(default=0.2, gt=0, le=0.9)
+    """The share of an epoch's rows that is theirs: 0.2 puts one among four of your own. Of a file with more rows the
+    same ones are taken in every epoch; of one with fewer, each several times."""
+
+
 class DataSettings(Settings):
     """The examples. Relative paths are relative to the recipe's folder."""
 
@@ -128,6 +141,8 @@ class DataSettings(Settings):
     """Most tokens that an example may have."""
     overflow: Overflow = "error"
     """What becomes of a longer example."""
+    replay: ReplaySettings | None = None
+    """Rows of another kind that are learned along with `train`; null for none."""
 
 
 class TrainingSettings(Settings):
@@ -164,8 +179,9 @@ class TrainingSettings(Settings):
     """The optimizer's decay, a share of the learning rate; biases and norms have none, nor has `adam`."""
     max_grad_norm: float | None = Field(default=1.0, gt=0)
     """Gradients longer than this are shortened to it; null does not clip."""
-    cache_frozen_prefix: Literal["auto", "on", "off"] = "auto"
-    """Work out once what the blocks below the lowest adapter make of each row: auto does so if rows are met again."""
+    cache_frozen_prefix: Literal["auto", "on", "off", "kept"] = "auto"
+    """Work out once what the blocks below the lowest adapter make of each row: auto does so if rows are met again, kept
+    leaves it in the cache for later runs on these rows, as a sweep's trials do."""
     grad_checkpoint: Annotated[
         Literal["auto", "off"] | EveryBlock, expected("auto, off, or {every: K} with K at least 1")
     ] = "auto"
@@ -189,36 +205,6 @@ class TrainingSettings(Settings):
         return self
 
 
-class TaskSettings(Settings):
-    """A question that the model answers for each test row, and how the answer is scored."""
-
-    name: str = Field(min_length=1)
-    """What the scores are called."""
-    max_tokens: int = Field(default=128, ge=1)
-    """Most tokens of an answer."""
-    answer_after: str | None = Field(default="\nA:", min_length=1)
-    """In text rows: what the prompt ends with, the rest being the answer; null scores no text rows."""
-
-
-class ExactMatchTask(TaskSettings):
-    """The answer equals the reference."""
-
-    scorer: Literal["exact_match"]
-    """`exact_match`."""
-
-
-class JsonFieldsTask(TaskSettings):
-    """The answer is a JSON object, compared field by field with the reference."""
-
-    scorer: Literal["json_fields"]
-    """`json_fields`."""
-    fields: Names | None = None
-    """The fields to compare; null compares those of the reference."""
-
-
-Task = Annotated[ExactMatchTask | JsonFieldsTask, Field(discriminator="scorer")]
-
-
 class EvaluationSettings(Settings):
     """Measuring, while training and after it."""
 
@@ -228,6 +214,11 @@ class EvaluationSettings(Settings):
     """End after so many looks without a better loss; null never ends early."""
     tasks: Annotated[tuple[Task, ...], Field(strict=False)] = ()
     """What is asked and scored on data.test, for base and tuned model alike."""
+    forgetting: bool = True
+    """Ask base and tuned model, after scoring, some general questions that come with mlxtune, and read some general
+    text: whether what the base could do is still there."""
+    group_by: str | None = Field(default=None, min_length=1)
+    """A column of the held-out rows, by whose values the scores are broken down as well: `language`, `meta.source`."""
 
     @model_validator(mode="after")
     def task_names_differ(self) -> Self:
@@ -267,10 +258,16 @@ class Recipe(Settings):
     training: TrainingSettings = TrainingSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
     checkpoint: CheckpointSettings = CheckpointSettings()
-    report_to: Annotated[
-        tuple[()], Field(strict=False), empty_for_now(now="an empty list; a run reports in its own folder")
-    ] = ()
-    """Trackers that are told of each step."""
+    report_to: Annotated[tuple[TrackerName, ...], Field(strict=False)] = ()
+    """Trackers that are told the numbers of each step: `tensorboard`, `wandb`; each needs the extra of its name. A run
+    has all of them in its own folder anyway, as metrics.jsonl. Both write into that folder; `wandb` sends nothing,
+    unless your environment has `WANDB_MODE=online`."""
+
+    @model_validator(mode="after")
+    def trackers_differ(self) -> Self:
+        if len(set(self.report_to)) < len(self.report_to):
+            raise PydanticCustomError("contradiction", "a tracker is named twice", {"key": "report_to"})
+        return self
 
     @model_validator(mode="after")
     def early_stopping_has_something_to_look_at(self) -> Self:

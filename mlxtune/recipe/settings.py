@@ -63,17 +63,6 @@ def later_types(*types: str, now: str) -> BeforeValidator:
     return BeforeValidator(refuse_type_that_comes_later)
 
 
-def empty_for_now(*, now: str) -> BeforeValidator:
-    """Refuses anything but null and nothing, as not yet available."""
-
-    def refuse_all_but_nothing(value: Any) -> Any:
-        if value:
-            raise _refusal(value, now)
-        return value
-
-    return BeforeValidator(refuse_all_but_nothing)
-
-
 def expected(what: str, *, or_section: bool = False) -> WrapValidator:
     """Says ``must be {what}`` once, where a union would tell of each of its members.
 

@@ -23,6 +23,7 @@ RUNS = Path("runs")
 """Where runs go that are given no folder, seen from the working folder."""
 
 MANIFEST_KEYS = {"name", "device", "inputs", "versions"}
+SCORES_KEYS = {"base", "tuned", "differences", "against", "basis"}
 NOT_WRITABLE = (errno.EROFS, errno.EACCES, errno.EPERM)
 AS_WRITTEN = "put the file back as mlxtune wrote it, or start a new run"
 
@@ -66,8 +67,37 @@ class RunFolder:
         return self.path / "scores.json"
 
     @property
+    def row_scores(self) -> Path:
+        """What each row adds to each metric of each model."""
+        return self.path / "row_scores.json.gz"
+
+    @property
     def samples(self) -> Path:
         return self.path / "samples.jsonl"
+
+    @property
+    def forgetting(self) -> Path:
+        """Each general question with both models' answers."""
+        return self.path / "forgetting.jsonl"
+
+    @property
+    def data(self) -> Path:
+        """What is told of the rows."""
+        return self.path / "data.json"
+
+    @property
+    def report(self) -> Path:
+        return self.path / "report.html"
+
+    @property
+    def findings(self) -> Path:
+        """What to look at."""
+        return self.path / "findings.json"
+
+    @property
+    def lm_eval(self) -> Path:
+        """What lm-evaluation-harness says of base and tuned model, where it was asked."""
+        return self.path / "lm_eval.json"
 
     @property
     def readme(self) -> Path:
@@ -78,7 +108,7 @@ class RunFolder:
         try:
             manifest = json.loads(self.manifest.read_text(encoding="utf-8"))
             missing = MANIFEST_KEYS - manifest.keys()
-        except (OSError, ValueError, AttributeError) as error:
+        except (OSError, ValueError, RecursionError, AttributeError) as error:
             raise RunError(f"cannot be read: {error}", where=self.manifest, remedy=AS_WRITTEN) from error
         if missing:
             raise RunError(f"lacks {', '.join(sorted(missing))}", where=self.manifest, remedy=AS_WRITTEN)
@@ -92,9 +122,9 @@ class RunFolder:
         """What scores.json holds; None if it is not there or not as mlxtune wrote it."""
         try:
             scores = json.loads(self.scores.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return None
-        return scores if isinstance(scores, dict) and {"base", "tuned", "basis"} <= scores.keys() else None
+        return scores if isinstance(scores, dict) and scores.keys() >= SCORES_KEYS else None
 
     def finished_adapter(self) -> Path:
         """The adapter's folder. Raises: RunError, if training has not come to its end yet."""

@@ -3,7 +3,8 @@
 With adapters on the top N blocks only, nothing below them changes while training, and no gradient goes there. So each
 row's states [L, D] between the two parts are worked out once, before the first step, and every step starts from them.
 The price is 4 D bytes a token in float32, 2 D in bfloat16: in memory up to `MEMORY_BYTES`, beyond it in a file of the
-cache that is mapped into memory, and that later runs on the same model and rows find there. Where the disk has no room
+cache that is mapped into memory, and that later runs on the same model and rows find there; runs that are known to have
+others after them, as a sweep's trials, ask for the file whatever the size. Where the disk has no room
 for that either, the whole network is read in every step.
 """
 
@@ -83,6 +84,7 @@ def read_frozen_prefix(
     *,
     model_sha256: str,
     max_tokens: int = READING_TOKENS,
+    keep: bool = False,
     progress: Progress = silent,
 ) -> FrozenPrefix:
     """Read every row through the blocks below the lowest adapter, without gradients, or find that in the cache.
@@ -94,6 +96,7 @@ def read_frozen_prefix(
     Args:
         model_sha256: names the base, for the cache.
         max_tokens: of a batch of rows that are read together.
+        keep: also what would fit into memory in the cache, for other runs; where the disk has no room, in memory.
     """
     whole = FrozenPrefix(reader, None)
     parts = _parts(reader) if dataset else None
@@ -121,13 +124,14 @@ def read_frozen_prefix(
         return states
 
     size = int(np.prod(shape)) * np.dtype(plain).itemsize
-    if size <= MEMORY_BYTES:
+    fits = size <= MEMORY_BYTES
+    if fits and not keep:
         return FrozenPrefix(above, read_into(np.empty(shape, plain)))
     folder = cache_folder(FOLDER)
     path = folder / _key(model_sha256, depth, one_position.dtype, dataset)
     if not path.is_dir():
         if size > DISK_SHARE * shutil.disk_usage(folder).free:
-            return whole
+            return FrozenPrefix(above, read_into(np.empty(shape, plain))) if fits else whole
         with new_folder(path) as part:
             read_into(np.memmap(part / FILE, plain, "w+", shape=shape)).array.flush()  # type: ignore[attr-defined]
         make_room(FOLDER, CACHE_BYTES)

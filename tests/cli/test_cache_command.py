@@ -68,8 +68,8 @@ def test_every_kind_that_is_kept_is_known_here(cache):
         text = path.read_text(encoding="utf-8")
         if "cache_folder(" in text and path.name != "cache.py":
             used |= set(re.findall(r'cache_folder\("(\w+)"', text))
-            if "cache_folder(FOLDER" in text:
-                used |= set(re.findall(r'^FOLDER\b.*? = "(\w+)"', text, re.MULTILINE))
+            for name in re.findall(r"cache_folder\(([A-Z]+)", text):
+                used |= set(re.findall(rf'^{name}\b.*? = "(\w+)"', text, re.MULTILINE))
     assert used == KINDS.keys()
 
 

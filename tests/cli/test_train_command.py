@@ -97,7 +97,7 @@ def test_json_is_one_line_with_how_the_run_ended(recipe, tmp_path):
     told = json.loads(result.stdout)
     assert told.keys() == {
         *("run_dir", "ended_by", "steps", "train_loss", "valid_loss", "seconds", "tokens", "target_tokens"),
-        *("peak_memory_bytes", "trainable_parameters", "scores", "interrupted"),
+        *("peak_memory_bytes", "trainable_parameters", "scores", "findings", "interrupted"),
     }
     assert (told["run_dir"], told["steps"], told["interrupted"]) == (str(tmp_path / "run"), 6, False)
     assert told["scores"] == json.loads((tmp_path / "run" / "scores.json").read_text())

@@ -59,6 +59,7 @@ def test_the_report_counts_rows_tokens_and_targets(tokenizer, written):
                 "weight": 1.0,
                 "rows_read": 2,
                 "rows": 2,
+                "share": None,
             },
         ),
     }
@@ -273,6 +274,21 @@ def test_a_weight_below_one_takes_the_same_rows_each_time_wherever_they_stand(to
     assert words(examples[::-1], 0.5) == half
     assert set(half) < set(most)
     assert sorted([*half, *words(examples, 1)]) == one_and_a_half
+
+
+@pytest.mark.parametrize("overflow", ["split", "drop", "truncate_right"])
+@pytest.mark.parametrize("weight", [1.0, 2.0, 0.5, 2.5])
+def test_rows_once_are_the_examples_in_their_parts_whatever_they_weigh(tokenizer, tmp_path, weight, overflow):
+    one, other = text_examples([3, 12, 4, 5], "one.jsonl"), text_examples([9, 2, 13, 7, 3, 8, 4, 1], "other.jsonl")
+    stream = Stream((Weighted(lambda: one, "one.jsonl"), Weighted(lambda: other, "other.jsonl", weight=weight)))
+    dataset = render(stream, tokenizer, tmp_path, max_seq_length=6, overflow=overflow)
+    renderer, expected = Renderer(tokenizer), []
+    for number, example in enumerate(dataset.examples()):
+        parts = fit(renderer.render(example, "completions"), 6, overflow, before=renderer.before)
+        expected += [(number, *part) for part in plain(parts)]
+    parts, row_of = dataset.once()
+    assert [(number, *part) for number, part in zip(row_of.tolist(), plain(parts), strict=True)] == expected
+    assert len(set(row_of.tolist())) == dataset.kept.sum()
 
 
 def test_weights_that_leave_no_row_are_an_error(tokenizer, tmp_path):

@@ -211,6 +211,18 @@ def test_a_stream_hands_on_the_faults_of_the_reader_in_their_places():
     assert fault.remedy
 
 
+def test_columns_that_are_to_be_kept_are_kept_as_the_row_has_them_objects_by_dots():
+    rows = [
+        {"prompt": "a", "completion": "b", "topic": "law", "meta": {"source": 3}, "meta.source": "its own name"},
+        {"prompt": "a", "completion": "b", "topic": None, "meta": {"source": ["x"]}},
+        {"prompt": "a", "completion": "b", "meta": "no object"},
+    ]
+    stream = normalize_stream(records(*rows), Shape(keep=("topic", "meta.source")))
+    assert "not used" not in stream.why
+    kept = [row.kept for row in stream]
+    assert kept == [{"topic": "law", "meta.source": "its own name"}, {"topic": None, "meta.source": ["x"]}, {}]
+
+
 def test_a_stream_says_which_form_it_chose_and_why():
     rows = records({"text": "a", "label": "b"}, {"text": "c", "label": "d"}, {"id": 1})
     assert normalize_stream(rows).why == (

@@ -1,5 +1,6 @@
 """What docs/privacy.md says is so: its commands run, and a run's files hold of the rows what the page says."""
 
+import gzip
 import json
 import re
 import shlex
@@ -74,13 +75,20 @@ def test_the_rows_words_are_in_the_files_of_a_run_that_the_page_names_and_in_no_
 
     def holding(words: bytes) -> set[str]:
         files = [path for path in tiny_run.rglob("*") if path.is_file()]
-        return {str(path.relative_to(tiny_run)) for path in files if words in path.read_bytes()}
+        contents = {
+            path: gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes() for path in files
+        }
+        return {str(path.relative_to(tiny_run)) for path, content in contents.items() if words in content}
 
-    assert holding(b"Whisper") == set()
-    assert holding(b"Secretly.") == {"adapter/mlxtune.json"}
-    assert holding(b"test 1") == {"samples.jsonl"}  # the right answers of the test rows
-    assert holding(b"train 1") == holding(b"valid 1") == set()
-    assert holding(b"said") == {"samples.jsonl", "scores.json", "README.md"}
+    assert holding(b"Whisper") == {"samples.jsonl", "data.json", "report.html"}  # what test rows and shown rows ask
+    assert holding(b"Secretly.") == {"adapter/mlxtune.json", "data.json", "report.html"}
+    assert holding(b"test 1") == {"samples.jsonl", "report.html"}  # what they ask, and the right answers
+    assert holding(b"train 0") == {"data.json", "report.html"}  # the first training row
+    assert holding(b"train 3") == holding(b"valid 1") == set()
+    assert holding(b"said") == {
+        *("samples.jsonl", "scores.json", "row_scores.json.gz", "README.md"),
+        *("data.json", "report.html"),
+    }
     written = {path.relative_to(tiny_run).parts[0] for path in tiny_run.rglob("*") if path.is_file()}
     for name in written - {".lock"}:  # which holds a process's number
         assert f"`{name}" in PAGE

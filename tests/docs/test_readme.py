@@ -14,7 +14,12 @@ ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCK = re.compile(r"<!-- run: (?P<name>[\w ]+) -->\n\s*```\w*\n(?P<text>.*?)\n\s*```", re.DOTALL)
 
-SHORT = ["training.max_steps=1", "training.batch_size=2", "evaluation.tasks.0.max_tokens=8"]
+SHORT = [
+    "training.max_steps=1",
+    "training.batch_size=2",
+    "evaluation.tasks.0.max_tokens=8",
+    "evaluation.forgetting=false",
+]
 
 
 def commands(name: str) -> list[str]:

@@ -87,8 +87,10 @@ def contents(run_dir: Path) -> dict[str, Any]:
         name = str(path.relative_to(run_dir))
         if path.is_file() and not name.startswith("logs/") and path.name != "window.safetensors":
             found[name] = None
-    for name in ("scores.json", "samples.jsonl", "checkpoints/latest.json"):
+    for name in ("row_scores.json.gz", "samples.jsonl", "checkpoints/latest.json"):
         found[name] = (run_dir / name).read_bytes()
+    scores = json.loads((run_dir / "scores.json").read_text())
+    found["scores.json"] = scores | {"cost": {name: without_times(cost) for name, cost in scores["cost"].items()}}
     tensors = [name for name in found if name.startswith("adapter/") or name.endswith(".safetensors")]
     found |= {name: (run_dir / name).read_bytes() for name in tensors}
     found["metrics.jsonl"] = [without_times(line) for line in read_metrics(run_dir / "metrics.jsonl")]

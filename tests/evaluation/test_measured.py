@@ -24,6 +24,15 @@ def test_a_rate_knows_its_rows_and_that_it_is_one():
     assert not ratio(np.arange(1), np.array([3.0]), np.array([1])).is_rate
 
 
+def test_of_tokens_that_are_all_wrong_or_all_right_the_interval_still_has_a_width():
+    totals = np.array([3, 2, 4, 3])
+    for counts, low, high in ((totals, 0.025**0.25, 1), (0 * totals, 0, 1 - 0.025**0.25)):
+        found = ratio(np.arange(4), counts, totals).interval(seed=0)
+        assert (found.low, found.high) == pytest.approx((low, high))
+    nats = ratio(np.arange(4), 0.5 * totals, totals).interval(seed=0)
+    assert (nats.low, nats.high) == pytest.approx((0.5, 0.5))
+
+
 def test_a_metric_survives_being_written_as_json():
     measured = ratio(np.array([3, 9]), np.array([0.1, 1 / 3]), np.array([2, 5]))
     again = Measured.from_json(json.loads(json.dumps(measured.to_json())))

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from tiny import tiny_llama, tiny_tokenizer
 
+from mlxtune.data.dataset import fit
 from mlxtune.data.example import Example, Message
 from mlxtune.data.render import Renderer
 from mlxtune.evaluation.heldout import read_heldout
@@ -61,3 +62,12 @@ def test_scores_survive_being_written_as_json(scores):
     again = Scores.from_json(json.loads(json.dumps(scores.to_json())))
     assert again.metrics == scores.metrics
     assert again.samples == scores.samples
+    assert again.calibration.summary() == scores.calibration.summary()
+
+
+def test_rows_that_are_read_in_parts_have_the_numbers_of_their_examples(model, rendered, scores):
+    parts = [part for row in rendered[1:4] for part in fit(row, len(row.token_ids) - 3, "split")]
+    found = score_model(model, parts, EXAMPLES[1:4], TASKS[:1], row_of=[0, 0, 1, 1, 2, 2])
+    assert [measured.rows.tolist() for measured in found.measured.values()] == [[0, 1, 2]] * len(found.measured)
+    targets = found.measured["loss"].sums[:, 1]
+    np.testing.assert_array_equal(targets, scores.measured["loss"].sums[1:4, 1])

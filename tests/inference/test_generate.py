@@ -171,3 +171,22 @@ def test_the_gpus_precision_generates_too():
     prompts = random_prompts(5, 3, prefix=6)
     found = generate(network, NEVER, prompts, max_tokens=4)
     assert [len(one.token_ids) for one in found] == [4, 4]
+
+
+def test_an_answer_ends_before_a_text_to_stop_at_and_the_others_go_on(network):
+    prompts = random_prompts(5, 1, 9, 3)
+    whole = generate(network, NEVER, prompts, max_tokens=MAX_TOKENS)
+    stop = f"{whole[0].token_ids[2]} {whole[0].token_ids[3]}"  # two tokens: no end token would do
+    found = generate(network, NEVER, prompts, max_tokens=MAX_TOKENS, stop=["", stop], batch_size=2)
+    assert (found[0].token_ids, found[0].finish_reason) == (whole[0].token_ids[:4], "stop")
+    assert found[0].text == whole[0].text.split(stop)[0]
+    for one, expected in zip(found[1:], whole[1:], strict=True):
+        if stop not in expected.text:
+            assert one == expected
+
+
+def test_a_text_to_stop_at_that_comes_with_the_last_token_ends_the_answer(network):
+    (prompt,) = random_prompts(5)
+    (whole,) = generate(network, NEVER, [prompt], max_tokens=3)
+    (found,) = generate(network, NEVER, [prompt], max_tokens=3, stop=[f" {whole.token_ids[2]}"])
+    assert (found.finish_reason, found.token_ids) == ("stop", whole.token_ids)

@@ -55,14 +55,20 @@ def test_loss_and_gradient_do_not_depend_on_the_chunks(network, targets, monkeyp
         np.testing.assert_allclose(np.array(gradient), np.array(found[0][1]), atol=1e-6)
 
 
-def test_evaluation_gives_each_targets_loss_and_whether_it_was_likeliest(network, targets):
+@pytest.mark.parametrize("chunk_rows", [7, T])
+def test_evaluation_gives_each_targets_loss_whether_it_was_likeliest_and_how_likely_that_was(
+    network, targets, monkeypatch, chunk_rows
+):
+    monkeypatch.setattr(likelihood, "CHUNK_BYTES", 4 * VOCABULARY_SIZE * chunk_rows)
     states, ids, _ = targets
     reader = make_reader(network)
     logits = states @ head_in_numpy(network).T
     ids[::2] = logits.argmax(axis=1)[::2]
-    losses, hits = target_losses(reader, mx.array(states), mx.array(ids))
-    np.testing.assert_allclose(np.array(losses), cross_entropy(logits, ids), rtol=1e-4)
-    np.testing.assert_array_equal(np.array(hits), logits.argmax(axis=1) == ids)
+    found = target_losses(reader, mx.array(states), mx.array(ids))
+    np.testing.assert_allclose(np.array(found.nats), cross_entropy(logits, ids), rtol=1e-4)
+    np.testing.assert_array_equal(np.array(found.is_likeliest), logits.argmax(axis=1) == ids)
+    highest = np.exp(-cross_entropy(logits, logits.argmax(axis=1)))
+    np.testing.assert_allclose(np.array(found.top_probability), highest, rtol=1e-4)
 
 
 def test_a_family_without_an_anatomy_is_read_through_its_full_logits(network, targets):

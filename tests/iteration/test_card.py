@@ -13,7 +13,8 @@ def test_a_scored_run_has_its_table_and_its_commands(tiny_run):
     assert "6 updates in" in card
     assert manifest["inputs"]["model"]["sha256"] in card
     assert "## Before and after, on 6 test rows, which were used for nothing else" in card
-    assert "| metric | base | tuned | verdict |" in card
+    assert "| metric | base | tuned | tuned less base | verdict |" in card
+    assert "| model | parameters | on disk | memory | tokens/s |" in card
     for command in ("generate . --prompt TEXT", "evaluate .", "fuse . OUT", "train recipe.resolved.json"):
         assert f"`mlxtune {command}`" in card
 

@@ -93,6 +93,23 @@ def test_rows_that_are_dropped_need_no_answer_that_a_scorer_can_read(recipe, tmp
     assert len(opened(recipe, f"data.test={tmp_path / 'rows.jsonl'}", *settings).datasets["test"].rows) == 1
 
 
+def test_held_out_rows_are_grouped_by_a_column_that_some_have(recipe, tmp_path):
+    rows = [tiny_row("a"), tiny_row("b") | {"meta": {"tongue": "nl"}}, tiny_row("c") | {"meta": {"tongue": None}}]
+    write_rows(tmp_path / "rows.jsonl", rows)
+    found = opened(recipe, f"data.test={tmp_path / 'rows.jsonl'}", "evaluation.group_by=meta.tongue")
+    kept = [example.kept for example in found.datasets["test"].examples()]
+    assert kept == [{}, {"meta.tongue": "nl"}, {"meta.tongue": None}]
+
+
+def test_a_column_to_group_by_that_no_held_out_row_has_is_told_before_a_model_is_looked_for(recipe, tmp_path):
+    write_rows(tmp_path / "rows.jsonl", [tiny_row("a") | {"tongue": None}, tiny_row("b") | {"tone": "dry"}])
+    overrides = [f"data.test={tmp_path / 'rows.jsonl'}", "model.source=no-such-model"]
+    with pytest.raises(DataError, match=r"no held-out row has a value in 'tongue' \(evaluation.group_by\)") as caught:
+        opened(recipe, *overrides, "evaluation.group_by=tongue")
+    assert caught.value.where == str(tmp_path / "rows.jsonl")
+    assert caught.value.remedy.endswith("messages, tongue, tone")
+
+
 def test_rows_that_were_rendered_for_one_run_are_not_rendered_for_the_next(recipe, tmp_path, monkeypatch):
     monkeypatch.setenv("MLXTUNE_CACHE", str(tmp_path / "cache"))
     write_rows(tmp_path / "rows.jsonl", [tiny_row(str(number)) for number in range(LEAST_ROWS)])
@@ -157,6 +174,6 @@ def test_the_plan_has_the_recipes_numbers(recipe):
 
 def test_a_task_that_names_no_fields_has_none(recipe):
     task = tasks_of(load_recipe(recipe).recipe.evaluation)[0]
-    assert (task.name, task.scorer, task.max_tokens, task.fields) == ("order", "json_fields", 8, None)
+    assert (task.name, task.scorer, task.max_tokens, task.settings) == ("order", "json_fields", 8, {"fields": None})
     fields = load_recipe(recipe, ["evaluation.tasks.0.fields=[said]"]).recipe
-    assert tasks_of(fields.evaluation)[0].fields == ("said",)
+    assert tasks_of(fields.evaluation)[0].settings == {"fields": ("said",)}

@@ -1,6 +1,7 @@
 """One turn of the wheel: what a run leaves behind, how it goes on, and that a mistake leaves nothing."""
 
 import errno
+import gzip
 import json
 import os
 import stat
@@ -68,10 +69,14 @@ def test_a_scored_run_explains_itself(tiny_run):
         "README.md",
         "adapter",
         "checkpoints",
+        "data.json",
+        "findings.json",
         "logs",
         "metrics.jsonl",
         "recipe.resolved.json",
         "recipe.yaml",
+        "report.html",
+        "row_scores.json.gz",
         "run.json",
         "samples.jsonl",
         "scores.json",
@@ -133,8 +138,8 @@ def test_the_log_tells_what_the_attempt_did(tiny_run):
 
 def test_no_text_of_the_rows_is_in_manifest_metrics_logs_or_card(tiny_run):
     for path in [*tiny_run.glob("*.*"), *(tiny_run / "logs").iterdir(), *(tiny_run / "checkpoints").rglob("*.json")]:
-        if path.is_file() and path.name != "samples.jsonl":
-            text = path.read_text()
+        if path.is_file() and path.name not in ("samples.jsonl", "data.json", "report.html"):
+            text = gzip.decompress(path.read_bytes()).decode() if path.suffix == ".gz" else path.read_text()
             assert not [word for word in ("Secretly", "Whisper", "said\\", '"said"') if word in text], path
 
 

@@ -1,11 +1,14 @@
 """The keys of a recipe: defaults, bounds, what is refused by name, and the schema that editors read."""
 
+from typing import get_args
+
 import pytest
 from pydantic import ValidationError
 
 from mlxtune.recipe.keys import all_keys, dotted, path_keys
 from mlxtune.recipe.row_shape import ColumnSettings, RoleSettings, TemplateSettings
 from mlxtune.recipe.schema import Recipe, json_schema
+from mlxtune.recipe.tasks import Task
 
 LEAST = {"name": "a", "model": {"source": "x"}, "data": {"train": "t.jsonl"}}
 
@@ -35,6 +38,7 @@ ALL_DEFAULTS = {
         "train_on": "completions",
         "max_seq_length": 512,
         "overflow": "error",
+        "replay": None,
     },
     "training": {
         "max_steps": None,
@@ -52,7 +56,13 @@ ALL_DEFAULTS = {
         "cache_frozen_prefix": "auto",
         "grad_checkpoint": "auto",
     },
-    "evaluation": {"every_steps": 50, "early_stopping_patience": None, "tasks": []},
+    "evaluation": {
+        "every_steps": 50,
+        "early_stopping_patience": None,
+        "tasks": [],
+        "forgetting": True,
+        "group_by": None,
+    },
     "checkpoint": {"every_steps": 50, "keep": 2},
     "report_to": [],
     "offline": False,
@@ -103,7 +113,6 @@ def test_a_run_has_to_end():
         ("objective", {"type": "orpo"}, "objective"),
         ("objective", {"type": "kto"}, "objective"),
         ("objective", {"type": "grpo"}, "objective"),
-        ("report_to", ["wandb"], "report_to"),
     ],
 )
 def test_a_value_whose_work_comes_later_is_refused_as_such(section: str, value, key: str):
@@ -188,11 +197,11 @@ def test_the_tree_of_keys_is_the_recipe_with_all_defaults_filled_in():
 
     from_schema = {dotted(key) for key in all_keys()}
     inside_lists_and_unions = {
-        "model.quantize.bits", "model.quantize.group_size", "method.layers.top", "evaluation.tasks.name",
-        "evaluation.tasks.max_tokens", "evaluation.tasks.answer_after", "evaluation.tasks.scorer",
-        "evaluation.tasks.fields", "training.grad_checkpoint.every",
+        "model.quantize.bits", "model.quantize.group_size", "method.layers.top", "training.grad_checkpoint.every",
+        *(f"evaluation.tasks.{name}" for section in get_args(get_args(Task)[0]) for name in section.model_fields),
         *(f"data.{split}.{name}" for split in ("train", "valid", "test") for name in ("path", "weight")),
         *(f"data.columns.{name}" for name in ColumnSettings.model_fields),
+        *(f"data.replay.{name}" for name in ("file", "share")),
         *(f"data.columns.roles.{name}" for name in RoleSettings.model_fields),
         *(f"data.template.{name}" for name in TemplateSettings.model_fields),
     }  # fmt: skip

@@ -4,15 +4,12 @@ One process reads many files, so that its start (half a second) is paid once. Th
 document travels as JSON, a few milliseconds a megabyte.
 """
 
-import contextlib
 import json
-import queue
-import subprocess
 import sys
-import threading
 from pathlib import Path
-from typing import IO, Any, Self
+from typing import Any, Self
 
+from mlxtune.child import Child, ChildDiedError, ChildTimeoutError
 from mlxtune.data.documents.document import Document, from_json
 from mlxtune.data.documents.unreadable import UnreadableError
 
@@ -30,9 +27,7 @@ class DocumentReader:
     """
 
     def __init__(self, *, seconds: float = SECONDS, command: tuple[str, ...] = COMMAND) -> None:
-        self._seconds, self._command = seconds, command
-        self._child: subprocess.Popen[bytes] | None = None
-        self._answers: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+        self._child = Child(command, seconds=seconds)
 
     def __enter__(self) -> Self:
         return self
@@ -48,47 +43,14 @@ class DocumentReader:
         return from_json(answer["document"])
 
     def _ask(self, path: Path) -> dict[str, Any]:
-        child = self._child or self._start()
-        assert child.stdin is not None
         try:
-            child.stdin.write(json.dumps(str(path)).encode() + b"\n")
-            child.stdin.flush()
-            line = self._answers.get(timeout=self._seconds)
-        except queue.Empty:
-            self.close()
-            return {"reason": f"it was not read within {self._seconds:g} s", "remedy": "take it out, or save it again"}
-        except BrokenPipeError:
-            line = b""
-        if not line:
-            self.close()
+            return json.loads(self._child.ask(json.dumps(str(path)).encode()))
+        except ChildTimeoutError:
+            seconds = self._child.seconds
+            return {"reason": f"it was not read within {seconds:g} s", "remedy": "take it out, or save it again"}
+        except ChildDiedError:
             return {"reason": "damaged: the reader crashed on it", "remedy": "take it out, or save it again"}
-        return json.loads(line)
-
-    def _start(self) -> "subprocess.Popen[bytes]":
-        child = subprocess.Popen(
-            self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-        )
-        assert child.stdout is not None
-        self._child, self._answers = child, queue.SimpleQueue()
-        threading.Thread(target=_pump, args=(child.stdout, self._answers), daemon=True).start()
-        return child
 
     def close(self) -> None:
         """End the child, whatever it is doing."""
-        child, self._child = self._child, None
-        if child is None:
-            return
-        child.kill()
-        child.wait()
-        for pipe in (child.stdin, child.stdout):
-            if pipe is not None:
-                with contextlib.suppress(OSError):
-                    pipe.close()
-
-
-def _pump(source: IO[bytes], answers: "queue.SimpleQueue[bytes]") -> None:
-    """Hand on each line, and an empty one at the end."""
-    with contextlib.suppress(OSError, ValueError):  # closed while it was read from
-        for line in source:
-            answers.put(line)
-    answers.put(b"")
+        self._child.close()

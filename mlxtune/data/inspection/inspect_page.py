@@ -5,8 +5,6 @@ out, and the page's own policy lets nothing run but the one script that is known
 that knows its position, id and weight. The price is some fifty bytes a token, so whoever calls bounds the tokens.
 """
 
-import base64
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from itertools import groupby
@@ -14,7 +12,7 @@ from pathlib import Path
 
 from mlxtune.data.faults import Fault
 from mlxtune.data.inspect import TIMES, Inspection, Sharing, Side, Token
-from mlxtune.printable import printable
+from mlxtune.page import Html, document, plain, visible
 
 PAGE_TOKENS = 200_000
 """Tokens of all rows of a page together, at most."""
@@ -40,29 +38,14 @@ def make_page(
         boundaries, ids: what is shown from the start; the page has a switch for each.
     """
     style, script = ((_PARTS / name).read_text("utf-8") for name in ("style.css", "script.js"))
-    policy = (
-        f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(script)}'; "
-        "base-uri 'none'; form-action 'none'"
-    )
-    listed = "".join(f"<dt>{_plain(name)}</dt><dd>{_plain(fact)}</dd>" for name, fact in facts.items())
+    listed = "".join(f"<dt>{plain(name)}</dt><dd>{plain(fact)}</dd>" for name, fact in facts.items())
     shown = {"bounds": boundaries, "ids": ids}
     body = " ".join(name for name, is_shown in shown.items() if is_shown)
     checked = {name: " checked" if is_shown else "" for name, is_shown in shown.items()}
-    options = "".join(f'<option value="{i}">{_plain(name)}</option>' for i, (name, _) in enumerate(rows))
+    options = "".join(f'<option value="{i}">{plain(name)}</option>' for i, (name, _) in enumerate(rows))
     sections = "\n".join(_section(i, name, row) for i, (name, row) in enumerate(rows))
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{policy}">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="referrer" content="no-referrer">
-<title>{_plain(title)}</title>
-<style>{style}</style>
-</head>
-<body class="{body}">
-<header>
-<h1>{_plain(title)}</h1>
+    page = f"""<header>
+<h1>{plain(title)}</h1>
 <dl>{listed}</dl>
 {_LEGEND}
 </header>
@@ -79,10 +62,8 @@ def make_page(
 position, id and weight. Private data: this page holds the words of the rows.</p></footer>
 <div id="tip" aria-hidden="true" hidden></div>
 <div id="said" class="sr" role="status" aria-live="polite"></div>
-<script>{script}</script>
-</body>
-</html>
 """
+    return document(title=title, style=style, body=Html(page), script=script, body_class=body)
 
 
 _LEGEND = """<ul class="legend" aria-label="Legend">
@@ -95,18 +76,10 @@ _LEGEND = """<ul class="legend" aria-label="Legend">
 </ul>"""
 
 
-def _hash(text: str) -> str:
-    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
-
-
-def _plain(text: str) -> str:
-    return escape(printable(text))
-
-
 def _section(number: int, name: str, row: Inspection | Fault) -> str:
-    heading = f'<h2 id="row-{number}" tabindex="-1">{_plain(name)}, <span class="facts">{_plain(row.where)}</span></h2>'
+    heading = f'<h2 id="row-{number}" tabindex="-1">{plain(name)}, <span class="facts">{plain(row.where)}</span></h2>'
     if isinstance(row, Fault):
-        inside = f'<p class="note">This row cannot be trained on: {_plain(row.message)}</p>'
+        inside = f'<p class="note">This row cannot be trained on: {plain(row.message)}</p>'
     else:
         inside = "\n".join(_side(side, row.sharing) for side in row.sides)
     return f'<section class="row" aria-labelledby="row-{number}">\n{heading}\n{inside}\n</section>'
@@ -114,13 +87,13 @@ def _section(number: int, name: str, row: Inspection | Fault) -> str:
 
 def _side(side: Side, sharing: Sharing) -> str:
     heading = f"<h3>{escape(side.name)}</h3>\n" if side.name else ""
-    note = f'<p class="note">{_plain(side.note)}</p>\n' if side.note else ""
+    note = f'<p class="note">{plain(side.note)}</p>\n' if side.note else ""
     label = f"{side.name} row as tokens".strip()
     text = "".join(_pieces(side))
     facts = f"{share_told(side)}; {sharing_told(sharing)}"
     return (
-        f'{heading}<p class="facts">{_plain(facts)}</p>\n{note}'
-        f'<div class="text" dir="auto" tabindex="0" role="group" aria-label="{_plain(label)}" '
+        f'{heading}<p class="facts">{plain(facts)}</p>\n{note}'
+        f'<div class="text" dir="auto" tabindex="0" role="group" aria-label="{plain(label)}" '
         f'aria-describedby="help">{text}</div>'
     )
 
@@ -166,7 +139,7 @@ def _pieces(side: Side) -> Iterator[str]:
             yield f'<mark><span class="sr">[trained on{told}: </span>{shown}'
         for token in run:
             for line in lines.get(token.position, ()):
-                yield f'<span class="line">{_plain(line)}</span>'
+                yield f'<span class="line">{plain(line)}</span>'
             yield _token(token)
         if is_target:
             yield '<span class="sr">]</span></mark>'
@@ -177,23 +150,4 @@ def _token(token: Token) -> str:
     marks.append(("e", token.text.endswith("\n")))  # its id is drawn before it: after it would be on the next line
     classes = " ".join(["k", *(name for name, holds in marks if holds)])
     weight = f' data-w="{token.weight:g}"' if token.is_target and token.weight != 1 else ""
-    return (
-        f'<span class="{classes}" data-p="{token.position}" data-i="{token.id}"{weight}>{_visible(token.text)}</span>'
-    )
-
-
-def _visible(text: str) -> str:
-    """Text as HTML; line ends and tabs get a sign, what cannot be seen is spelled out, the character in ``data-u``."""
-    if text.isprintable():
-        return escape(text)
-    return "".join(map(_character, text))
-
-
-def _character(character: str) -> str:
-    if character == "\n":
-        return '<em class="nl">\n</em>'
-    if character == "\t":
-        return '<em class="tab">\t</em>'
-    if character.isprintable():
-        return escape(character)
-    return f'<em class="u" data-u="{ord(character):x}">{escape(printable(character))}</em>'
+    return f'<span class="{classes}" data-p="{token.position}" data-i="{token.id}"{weight}>{visible(token.text)}</span>'

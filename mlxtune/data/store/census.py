@@ -42,6 +42,9 @@ class Weighted:
     weight: float = 1.0
     total: int = 0
     """About how many rows there are, for progress; 0 where nobody knows."""
+    share: float | None = None
+    """Of replay: the share of an epoch's rows that is to be this file's; it has no weight then. Of a file with more
+    rows than that, those with the lowest content hashes stand there, in every epoch the same."""
 
 
 @dataclass(frozen=True)
@@ -56,10 +59,16 @@ class Stream:
         totals = [file.total for file in self.files]
         return sum(totals) if all(totals) else 0
 
+    def rows(self, *, replay: bool) -> Iterator[Example | Fault]:
+        """All rows of replay, or all others, from the beginning."""
+        for file in self.files:
+            if (file.share is not None) == replay:
+                yield from file.open()
+
     @property
     def weighs(self) -> bool:
         """Whether some rows may be left out of an epoch."""
-        return any(file.weight % 1 for file in self.files)
+        return any(file.weight % 1 or file.share is not None for file in self.files)
 
 
 class Census:
@@ -98,7 +107,11 @@ class Census:
     @property
     def thinks(self) -> bool:
         """Whether most rows' last answers have thoughts."""
-        return 2 * self._thinking > self.rows
+        return 2 * self._thinking > self.rows - int(self.is_replay().sum())
+
+    def is_replay(self) -> np.ndarray:
+        """[rows]: which are of replay, and so have no say in what kind the rows are and how they are prompted."""
+        return np.repeat([file.share is not None for file in self._stream.files], self.rows_read)
 
     @property
     def content(self) -> str:
@@ -114,7 +127,7 @@ class Census:
                     if not self.rows_read[number]:
                         self._note_form(number, rows, item)
                     self.rows_read[number] += 1
-                    self._note(item)
+                    self._note(item, is_replay=file.share is not None)
                 elif isinstance(rows, Normalized) and len(self._faults) < LISTED:
                     self._faults.append(item)
                     self._of = self._of or rows
@@ -129,17 +142,29 @@ class Census:
     def places(self) -> Places:
         return self._places.finish()
 
-    def copies(self) -> np.ndarray:
-        """[rows]: how often each row stands in an epoch."""
-        if all(file.weight == 1 for file in self._stream.files):
+    def copies(self, left: np.ndarray) -> np.ndarray:
+        """[rows]: how often each row stands in an epoch.
+
+        Args:
+            left: [rows], how many rows of an epoch each comes to: 0 if it is dropped, several if it is split.
+        """
+        if all(file.weight == 1 and file.share is None for file in self._stream.files):
             return np.ones(self.rows, np.int32)
         weight = np.repeat([file.weight for file in self._stream.files], self.rows_read)
         whole = np.floor(weight)
-        share = np.array(self._shares, np.float64) if self._stream.weighs else np.zeros(len(weight))
-        return (whole + (share < weight - whole)).astype(np.int32)
+        hashes = np.array(self._shares, np.float64) if self._stream.weighs else np.zeros(len(weight))
+        copies = (whole + (hashes < weight - whole)).astype(np.int32)
+        own = int((copies * left)[~self.is_replay()].sum())
+        ends = np.cumsum(self.rows_read)
+        for file, start, end in zip(self._stream.files, ends - self.rows_read, ends, strict=True):
+            if file.share is not None:
+                wanted = max(1, round(own * file.share / (1 - file.share)))
+                copies[start:end] = replay_copies(hashes[start:end], left[start:end] > 0, wanted)
+        return copies
 
     def system(self, rows: np.ndarray) -> str | None:
         """The system message that these rows, by number, begin with alike; None if one has another or none."""
+        rows = rows[~self.is_replay()[rows]]
         found = np.unique(np.array(self._systems, np.int8)[rows])
         if len(found) != 1 or not 0 <= found[0] < SYSTEMS:
             return None
@@ -150,10 +175,11 @@ class Census:
         if isinstance(rows, Normalized) and rows.form is not None:
             self.forms[number], self.whys[number] = rows.form, rows.why
 
-    def _note(self, example: Example) -> None:
-        self._kinds.add(example.kind)
+    def _note(self, example: Example, *, is_replay: bool) -> None:
         self._places.add(example.where)
-        self._thinking += bool(example.messages) and thinks(example.messages[-1])
+        if not is_replay:
+            self._kinds.add(example.kind)
+            self._thinking += bool(example.messages) and thinks(example.messages[-1])
         first = example.messages[0] if example.messages else None
         system = first.content if first is not None and first.role == "system" else None
         if system not in self._known and len(self._known) < SYSTEMS:
@@ -166,3 +192,20 @@ class Census:
                 self._shares.append(int(content[:8], 16) / 2**32)
             if len(self.first) < FIRST_ROWS:
                 self.first.append(content)
+
+
+def replay_copies(hashes: np.ndarray, is_left: np.ndarray, wanted: int) -> np.ndarray:
+    """[rows]: how often each stands in an epoch, so that together they come to ``wanted`` rows of it.
+
+    Each as often as the others where there are too few, and of what is then missing the rows with the lowest hashes:
+    the same ones wherever they stand in the file.
+
+    Args:
+        hashes: [rows], of what they say, from 0 to 1. is_left: [rows], those that were not dropped.
+    """
+    left = np.flatnonzero(is_left)
+    copies = np.zeros(len(hashes), np.int32)
+    if len(left):
+        copies[left], rest = divmod(wanted, len(left))
+        copies[left[np.argsort(hashes[left], kind="stable")[:rest]]] += 1
+    return copies

@@ -113,6 +113,14 @@ class StoredRows(Sequence[Rendered]):
             **{name: getattr(self, name)[numbers] for name in columns},
         )
 
+    def once(self) -> tuple["StoredRows", np.ndarray]:
+        """The same without the copies that weights make, and [parts] how many other rows of the store stand before
+        each part's own: the number of its row among those that are left.
+        """
+        again = (self.source[1:] == self.source[:-1]) & (self.start[1:] == self.start[:-1])
+        own = self.take(np.flatnonzero(np.append(True, ~again)))
+        return own, np.unique(own.source, return_inverse=True)[1]
+
 
 class PartsWriter:
     """What is left of rows that are too long: columns of `StoredRows`."""

@@ -5,6 +5,7 @@ Knows examples; keeps of each row 20 bytes, and the words of none but those that
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import chain
 
 from mlxtune.data.example import Example, Message, content_hash
 from mlxtune.data.faults import Fault
@@ -34,6 +35,7 @@ def survey(
     index: RowIndex | None = None,
     split: int = 0,
     *,
+    replay: Iterable[Example | Fault] = (),
     name: str = "",
     total: int = 0,
     progress: Progress = silent,
@@ -41,11 +43,13 @@ def survey(
     """Go through rows once; those that are faults are passed over.
 
     Args:
+        replay: further rows of the split, whose answers are no classes of the task.
         index: takes the rows too, as those of the split that has this number.
         name, total: what the split is called and how many rows it has, for progress.
     """
     fingerprints, classes, oddities, writing = Fingerprints(), ClassCounter(), OddityCounter(), WritingCounter()
-    for number, row in enumerate(rows):
+    own = ((row, True) for row in rows)
+    for number, (row, is_own) in enumerate(chain(own, ((row, False) for row in replay))):
         if number % REPORT_EVERY == 0:
             progress(f"look into {name}: rows", min(number, total), total)
         if isinstance(row, Fault):
@@ -54,7 +58,8 @@ def survey(
         fingerprints.add(row.where, content)
         if index is not None:
             index.add(row, split, content)
-        classes.add(row)
+        if is_own:
+            classes.add(row)
         oddities.add(row.where, text_of(row))
         # An instruction that all rows begin with would hide the language of what differs.
         writing.add(row.where, text_of(row, system=False))

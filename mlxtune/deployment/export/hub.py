@@ -333,5 +333,5 @@ def _count_rows(recipe: Recipe) -> dict[str, int]:
     counts: dict[str, int] = {}
     for split in splits_of(recipe.data):
         with contextlib.suppress(DataError, NetworkError):
-            counts[split] = sum(1 for path in source_of(recipe.data, split).paths for _ in read_stream(path))
+            counts[split] = sum(1 for path in source_of(recipe.data, split).own.paths for _ in read_stream(path))
     return counts

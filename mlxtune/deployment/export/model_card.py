@@ -10,7 +10,7 @@ from io import StringIO
 from typing import Any, Literal
 
 from mlxtune.evaluation.statistics import Interval
-from mlxtune.evaluation.table import compare, to_markdown
+from mlxtune.evaluation.table import comparison, to_markdown
 from mlxtune.iteration.card import UNSEEN
 from mlxtune.models.licence import Licence
 from mlxtune.printable import printable
@@ -89,7 +89,11 @@ def front_matter(facts: CardFacts) -> str:
 def _metrics(scores: Mapping[str, Any] | None, model: str) -> dict[str, Interval]:
     """Scores by name; those of a single field are left out, since its name is the data's."""
     found = {} if scores is None else scores[model]
-    return {name: Interval(**interval) for name, interval in found.items() if ":" not in name}
+    return {name: Interval(**interval) for name, interval in found.items() if _is_told(name)}
+
+
+def _is_told(metric: str) -> bool:
+    return ":" not in metric
 
 
 def _text(facts: CardFacts) -> str:
@@ -150,7 +154,7 @@ def _training(recipe: Recipe, manifest: Mapping[str, Any]) -> str:
 def _scores(scores: Mapping[str, Any] | None) -> str:
     if scores is None:
         return "Not scored on held-out rows."
-    table = to_markdown(compare(_metrics(scores, "base"), _metrics(scores, "tuned")))
+    table = to_markdown([row for row in comparison(scores) if _is_told(row.metric)])
     return f"On {scores['rows']:,} {UNSEEN[scores['split']]}.\n\n{table.rstrip()}"
 
 

@@ -5,34 +5,17 @@ also forgives case and the amount of white space, as WikiSQL's queries are compa
 an equivalent answer in other words is wrong, which is the price of a measure that nobody can argue with.
 """
 
-from collections.abc import Sequence
-
-from mlxtune.errors import RecipeError
+PRIMARY = "exact_match"
 
 
-def score(
-    output: str, reference: str, *, fields: Sequence[str] | None = None, where: object = None
-) -> dict[str, float]:
-    """Score one generated text against its reference.
-
-    Args:
-        fields: must be None; a text has no fields.
-        where: the task or row, for the error alone.
-
-    Returns: ``exact_match`` and ``exact_match_normalized``, each 0 or 1.
-    Raises: RecipeError, if ``fields`` are given.
-    """
-    if fields is not None:
-        raise RecipeError(
-            "the scorer exact_match compares whole texts and takes no fields",
-            where=where,
-            remedy="remove the fields, or use the scorer json_fields",
-        )
+def score(output: str, reference: str, *, where: object = None) -> dict[str, float]:  # noqa: ARG001 - every scorer has it
+    """Score one text against its reference: ``exact_match`` and ``exact_match_normalized``, each 0 or 1."""
     return {
         "exact_match": float(output.strip() == reference.strip()),
-        "exact_match_normalized": float(_normalize(output) == _normalize(reference)),
+        "exact_match_normalized": float(normalized(output) == normalized(reference)),
     }
 
 
-def _normalize(text: str) -> str:
+def normalized(text: str) -> str:
+    """``text`` without case, each stretch of white space one space."""
     return " ".join(text.split()).casefold()

@@ -11,6 +11,8 @@ from typing import Any
 from mlxtune.errors import DataError
 from mlxtune.json_text import name_of_type, parse_json
 
+PRIMARY = "all_fields"
+
 
 def score(
     output: str, reference: str, *, fields: Sequence[str] | None = None, where: object = None

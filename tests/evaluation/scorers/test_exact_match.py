@@ -4,7 +4,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlxtune.errors import RecipeError
 from mlxtune.evaluation.scorers.exact_match import score
 
 
@@ -38,10 +37,3 @@ def test_strictly_equal_texts_are_also_equal_when_normalized_and_order_does_not_
     scores = score(output, reference)
     assert scores["exact_match"] <= scores["exact_match_normalized"]
     assert scores == score(reference, output)
-
-
-def test_fields_are_refused_rather_than_ignored():
-    with pytest.raises(RecipeError) as caught:
-        score("a", "a", fields=["category"], where="recipe.yaml:9")
-    assert caught.value.where == "recipe.yaml:9"
-    assert "json_fields" in str(caught.value.remedy)

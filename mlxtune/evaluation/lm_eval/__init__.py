@@ -1,0 +1,1 @@
+"""The bridge to lm-evaluation-harness (the extra ``lm-eval``): our networks on its tasks, by its prompts and scores."""

@@ -1,0 +1,157 @@
+"""All that a run's folder says of itself, read for its report; and what is not there, with the command that makes it.
+
+Knows the folder's files; nothing of how they are drawn, and loads no network. A file that is damaged is as good as one
+that is missing, and told so. The price of reading plain values is that whoever draws them has to know their keys, which
+are those of the files themselves.
+"""
+
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mlxtune.errors import RunError
+from mlxtune.files import sha256_of
+from mlxtune.runs.folder import AS_WRITTEN, RunFolder
+from mlxtune.runs.metrics import read_metrics
+
+
+@dataclass(frozen=True)
+class Missing:
+    """Something that a report would show: why it cannot, and the command that makes it; empty where none does."""
+
+    what: str
+    why: str
+    command: str = ""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """A run, as its files tell of it. None, or empty, is what is not there."""
+
+    run: RunFolder
+    manifest: Mapping[str, Any]
+    recipe: Mapping[str, Any]
+    """With every default filled in."""
+    recipe_text: str
+    metrics: Sequence[Mapping[str, Any]]
+    scores: Mapping[str, Any] | None
+    samples: Sequence[Mapping[str, Any]]
+    data: Mapping[str, Any] | None
+    findings: Sequence[Mapping[str, Any]] | None
+    lm_eval: Mapping[str, Any] | None
+    """What lm-evaluation-harness says of this adapter and its base."""
+    missing: Sequence[Missing]
+
+    @property
+    def finished(self) -> Mapping[str, Any] | None:
+        """How training ended; None until it has."""
+        return self.manifest.get("finished")
+
+    @property
+    def steps(self) -> list[Mapping[str, Any]]:
+        """The lines of metrics.jsonl that tell of an update."""
+        return [line for line in self.metrics if "loss" in line]
+
+    @property
+    def validations(self) -> list[Mapping[str, Any]]:
+        return [line for line in self.metrics if "valid_loss" in line]
+
+
+def read_evidence(run: RunFolder, *, no_data: str = "") -> Evidence:
+    """What the run's files say.
+
+    Args:
+        no_data: why there is no data.json, where that was found out.
+
+    Raises: RunError, if run.json or recipe.resolved.json is not as mlxtune wrote it.
+    """
+    manifest = run.read_manifest()
+    recipe = _read(run.resolved)
+    if not isinstance(recipe, dict):
+        raise RunError("cannot be read", where=run.resolved, remedy=AS_WRITTEN)
+    scores, data, findings = run.read_scores(), _read(run.data), _read(run.findings)
+    missing = []
+    if (unfinished := _training_missing(run, manifest)) is not None:
+        missing.append(unfinished)
+    else:
+        if scores is not None and _of_this_adapter(run, scores) is None:
+            scores = None
+            why = "scores.json tells of another adapter than the one that is here"
+            missing.append(Missing("scores", why, command("evaluate", run)))
+        elif scores is None:
+            missing.append(_scores_missing(run, recipe))
+        if data is None:
+            missing.append(_data_missing(run, no_data))
+    return Evidence(
+        run=run,
+        manifest=manifest,
+        recipe=recipe,
+        recipe_text=_text(run.recipe),
+        metrics=[line for line in read_metrics(run.metrics) if isinstance(line, dict)],
+        scores=scores,
+        samples=[] if scores is None else _lines(run.samples),
+        data=data,
+        findings=findings,
+        lm_eval=_of_this_adapter(run, _read(run.lm_eval)),
+        missing=missing,
+    )
+
+
+def command(verb: str, run: RunFolder, *options: str) -> str:
+    """A command line of mlxtune's about this run, to be pasted into a shell."""
+    return shlex.join(["mlxtune", verb, *options, str(run.path)])
+
+
+def _training_missing(run: RunFolder, manifest: Mapping[str, Any]) -> Missing | None:
+    if "finished" in manifest and run.adapter.is_dir():
+        return None
+    return Missing("the end of training", "training has not come to its end", command("train", run, "--resume"))
+
+
+def _scores_missing(run: RunFolder, recipe: Mapping[str, Any]) -> Missing:
+    data = recipe["data"]
+    if data.get("test") is None and data.get("valid") is None:
+        why = "the recipe names no held-out rows, so nothing can be told of rows that the model never saw"
+        return Missing("scores", why, "mlxtune data split FILE")
+    why = "scores.json is damaged" if run.scores.exists() else "the run was trained, and not scored"
+    return Missing("scores", why, command("evaluate", run))
+
+
+def _data_missing(run: RunFolder, why: str) -> Missing:
+    damaged = "data.json is damaged" if run.data.exists() else "nothing was written of the rows"
+    return Missing("what is told of the data", why or damaged, command("report", run))
+
+
+def _of_this_adapter(run: RunFolder, measured: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    """What was measured, if it was measured of the adapter that is here."""
+    weights = run.adapter / "adapters.safetensors"
+    if measured is None or not weights.is_file() or measured["basis"]["adapter_sha256"] != sha256_of(weights):
+        return None
+    return measured
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return ""
+
+
+def _read(path: Path) -> Any:
+    """The JSON value in a file; None if there is none, or no JSON."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+
+
+def _lines(path: Path) -> list[Mapping[str, Any]]:
+    """The JSON values of a file's lines; none of a file that is not there or not as it was written."""
+    try:
+        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
+        return [line for line in lines if isinstance(line, dict)]
+    except (OSError, ValueError, RecursionError):
+        return []
