@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from tiny import tiny_model_folder
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
@@ -25,6 +26,7 @@ def run(name: str, tmp_path: Path, *arguments: object) -> tuple[dict, subprocess
     return json.loads(out.read_text()), done
 
 
+@pytest.mark.slow
 def test_both_programs_train_on_the_same_rows_and_a_case_without_data_is_left_out(tmp_path):
     tiny_model_folder(tmp_path / "model", hidden=32, heads=2, kv_heads=1)
     folder = tmp_path / "data" / "oasst_chat"
@@ -68,6 +70,7 @@ def test_both_programs_convert_the_same_folder_to_the_same_bytes(tmp_path):
     assert len(done.stdout.splitlines()) == 5
 
 
+@pytest.mark.slow
 def test_scaling_measures_each_point_and_draws_a_figure(tmp_path):
     options = ["--axis", "layers", "--width", 192, "--steps", 2, "--figure", tmp_path / "figure.svg"]
     report, done = run("scaling", tmp_path, *options)
@@ -89,6 +92,7 @@ def test_resume_cost_knows_the_size_of_what_is_saved_and_resumes(tmp_path):
         assert result["resume_s"] > 0
 
 
+@pytest.mark.slow
 def test_both_programs_load_the_same_rows_and_the_second_time_finds_them(tmp_path):
     tiny_model_folder(tmp_path / "model")
     report, done = run("data_vs_mlx_lm", tmp_path, "--model", tmp_path / "model", "--rows", 100)

@@ -46,6 +46,7 @@ def test_killed_at_five_points_one_after_the_other(recipe, undisturbed, tmp_path
     assert same(resume_sweep(tmp_path / "sweep", device="cpu"), undisturbed)
 
 
+@pytest.mark.slow
 def test_killed_in_the_middle_of_a_trial_that_then_goes_on_from_its_checkpoint(recipe, undisturbed, tmp_path):
     kill(recipe, tmp_path / "sweep", "line 0 6")  # after step 4, where a checkpoint is, and its validation
     logs = tmp_path / "sweep" / "trials" / "0000" / "logs"
