@@ -85,7 +85,7 @@ def compare_known(base: Known, tuned: Known, *, seed: int) -> dict[str, Any]:
 def judge_questions(difference: Difference) -> Loss:
     """All questions together."""
     lost = -difference.mean
-    told = f"{_points(difference.mean)} of the questions (p = {_p(difference.p_value)})"
+    told = f"{_points(difference.mean)} of the questions (p {_p(difference.p_value)})"
     if lost >= RED_LOSS and difference.p_value < RED_P and difference.high < 0:
         return Loss("red", told)
     if lost >= AMBER_LOSS or (lost > 0 and difference.p_value < AMBER_P):
@@ -96,7 +96,7 @@ def judge_questions(difference: Difference) -> Loss:
 def judge_area(difference: Difference, p_value: float) -> Loss:
     """One area; ``p_value`` is adjusted for there being several."""
     lost = -difference.mean
-    told = f"{_points(difference.mean)} of {difference.count} (p = {_p(p_value)} among {len(AREAS)} areas)"
+    told = f"{_points(difference.mean)} of {difference.count} (p {_p(p_value)} among {len(AREAS)} areas)"
     if lost >= RED_AREA_LOSS and p_value < RED_P and difference.high < 0:
         return Loss("red", told)
     return Loss("amber" if lost > 0 and p_value < AMBER_P else "green", told)
@@ -105,7 +105,7 @@ def judge_area(difference: Difference, p_value: float) -> Loss:
 def judge_text(base: float, difference: Difference) -> Loss:
     """Bits per byte of general text; ``base`` is what they were."""
     more = difference.mean / base
-    told = f"{more:+.1%} bits per byte of general text (p = {_p(difference.p_value)})"
+    told = f"{more:+.1%} bits per byte of general text (p {_p(difference.p_value)})"
     if more >= RED_BITS and difference.p_value < RED_P and difference.low > 0:
         return Loss("red", told)
     return Loss("amber" if more >= AMBER_BITS and difference.p_value < AMBER_P else "green", told)
@@ -169,4 +169,4 @@ def _points(share: float) -> str:
 
 
 def _p(value: float) -> str:
-    return f"{value:.2g}" if value >= 0.001 else "under 0.001"  # noqa: PLR2004 - no more is known of it
+    return f"= {value:.2g}" if value >= 0.001 else "< 0.001"  # noqa: PLR2004 - no more is known of it
