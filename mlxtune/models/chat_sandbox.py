@@ -10,7 +10,6 @@ The price is a few small calls a turn, about a tenth of the time that transforme
 Source: transformers/utils/chat_template_utils.py, https://jinja.palletsprojects.com/en/stable/sandbox/
 """
 
-import json
 import re
 from collections.abc import Callable, ItemsView, Iterable, KeysView, Mapping, ValuesView
 from datetime import datetime
@@ -23,9 +22,10 @@ from jinja2.exceptions import SecurityError
 from jinja2.filters import FILTERS
 from jinja2.runtime import LoopContext, Macro, Undefined
 from jinja2.sandbox import ImmutableSandboxedEnvironment
-from jinja2.utils import Cycler, Joiner, Namespace, _PassArg
+from jinja2.utils import Cycler, Joiner, _PassArg
 from jinja2.visitor import NodeTransformer
 
+from mlxtune.models.chat_globals import PlainDict, PublicNamespace, raise_exception, strftime, to_json
 from mlxtune.models.sandbox_budget import Budget, size_of
 
 LEAST = 4_000_000
@@ -200,16 +200,16 @@ class _Environment(ImmutableSandboxedEnvironment):
         self.literals = 0
         """Characters of text in the template: at most so many are written by one call."""
         self.filters = {name: _counted(name, FILTERS[name]) for name in KNOWN_FILTERS}
-        self.filters |= {"tojson": _counted("tojson", _to_json), "_each": _each, "_weighed": _weigh}
+        self.filters |= {"tojson": _counted("tojson", to_json), "_each": _each, "_weighed": _weigh}
         self.tests |= {name: self._counted_test(self.tests[name]) for name in COMPARING}
         self.globals = {
             "range": self.globals["range"],
             "cycler": Cycler,
             "joiner": Joiner,
-            "namespace": _Namespace,
-            "dict": _Dict(),
-            "raise_exception": _raise,
-            "strftime_now": lambda form: _strftime(clock(), form),
+            "namespace": PublicNamespace,
+            "dict": PlainDict(),
+            "raise_exception": raise_exception,
+            "strftime_now": lambda form: strftime(clock(), form),
         }
 
     def getattr(self, obj: Any, attribute: str) -> Any:
@@ -370,52 +370,3 @@ def _each_one(budget: Budget, value: Iterable[Any], literals: int) -> Iterable[A
 @jinja2.pass_context
 def _weigh(context: Any, value: Any) -> Any:
     return _spend_on(context.environment.budget, value)
-
-
-class _Dict:
-    """``dict``, and nothing else of Python's."""
-
-    def __call__(self, *args: Any, **kwargs: Any) -> dict[Any, Any]:
-        return dict(*args, **kwargs)
-
-    def fromkeys(self, *args: Any, **kwargs: Any) -> dict[Any, Any]:
-        return dict.fromkeys(*args, **kwargs)
-
-
-class _Namespace(Namespace):
-    """Jinja's, without names that begin with an underscore."""
-
-    def __init__(*args: Any, **kwargs: Any) -> None:
-        self, *rest = args
-        values = dict(*rest, **kwargs)
-        for name in values:
-            _refuse_private(name)
-        Namespace.__init__(self, values)
-
-    def __setitem__(self, name: str, value: Any) -> None:
-        _refuse_private(name)
-        super().__setitem__(name, value)
-
-    def __repr__(self) -> str:
-        return "<Namespace>"  # without its values, which may hold each other many times over
-
-
-def _refuse_private(name: Any) -> None:
-    if isinstance(name, str) and name.startswith("_"):
-        raise SecurityError(f"a chat template may not keep {name!r:.40} in a namespace")
-
-
-def _raise(message: str) -> None:
-    raise jinja2.TemplateError(message)
-
-
-def _strftime(now: datetime, form: str) -> str:
-    if re.search(r"%[^a-zA-Z%]*\d", form):
-        raise SecurityError("a chat template may not write a date with a width")
-    return now.strftime(form)
-
-
-def _to_json(
-    value: Any, ensure_ascii: bool = False, indent: Any = None, separators: Any = None, sort_keys: bool = False
-) -> str:
-    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
