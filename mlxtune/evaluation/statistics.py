@@ -2,7 +2,7 @@
 
 Knows rows of numbers; nothing of metrics, models or which direction is better. The percentile bootstrap supposes no
 distribution and serves whatever can be made of sums over rows: means, ratios, an F1, a BLEU. Its price: with few rows
-it is too narrow, and rows that all agree give it no width at all, which for rates ``bootstrap_rate_interval`` mends.
+it is too narrow, and rows that all agree give it no width at all, which for rates and their differences is mended.
 
 Two models that answered the same rows are compared row by row: what both find easy or hard then counts for neither.
 Right or wrong is tested exactly (McNemar), all else by resampling the pairs.
@@ -152,11 +152,21 @@ def paired_difference(
     bounds = min(low, mean), max(high, mean)
     if _is_right_or_wrong(before) and _is_right_or_wrong(after):
         better, worse = (int((after[:, 0] > before[:, 0]).sum()), int((after[:, 0] < before[:, 0]).sum()))
+        if mean in (-1, 0, 1) and abs(better - worse) == better + worse:
+            bounds = _bounds_where_all_agree(mean, len(before), confidence)
         return Difference(mean, *bounds, mcnemar(better, worse), "McNemar", len(before), confidence)
     # Of equal figures the resampled ones may differ by a rounding, which is as near as none.
     as_far = np.abs(differences[1:] - mean) >= abs(mean) - 1e-12
     p_value = (1 + int(as_far.sum())) / (1 + resamples)
     return Difference(mean, *bounds, p_value, "paired bootstrap", len(before), confidence)
+
+
+def _bounds_where_all_agree(mean: float, count: int, confidence: float) -> tuple[float, float]:
+    """What the difference of two rates may be where it is -1, 0 or 1 in every row: as `widen_at_ends`, a share of rows
+    that none of these is of may do otherwise, by as much as a row can.
+    """
+    unseen = _unseen(count, confidence)
+    return mean - unseen * (1 + mean), mean + unseen * (1 - mean)
 
 
 def mcnemar(better: int, worse: int) -> float:
@@ -192,12 +202,17 @@ def widen_at_ends(interval: Interval) -> Interval:
     """The interval of a share, from 0 to 1, honest also where no row has any of it, or each has all: as
     ``bootstrap_rate_interval`` says, with a row as what happens or does not.
     """
-    unseen = 1 - ((1 - interval.confidence) / 2) ** (1 / interval.count)
+    unseen = _unseen(interval.count, interval.confidence)
     if interval.mean == 0:
         return replace(interval, high=unseen)
     if interval.mean == 1:
         return replace(interval, low=1 - unseen)
     return interval
+
+
+def _unseen(count: int, confidence: float) -> float:
+    """The share of all rows that may be such as none of ``count`` is, at most."""
+    return 1 - ((1 - confidence) / 2) ** (1 / count)
 
 
 def _checked(sums: np.ndarray, confidence: float, resamples: int) -> np.ndarray:

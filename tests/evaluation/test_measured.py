@@ -69,6 +69,15 @@ def test_right_or_wrong_is_tested_by_mcnemar():
     assert difference.p_value == pytest.approx(2 * (1 + 10) / 2**10)  # of 10 that differ, 1 went the other way
 
 
+@pytest.mark.parametrize(("before", "after"), [(0.0, 1.0), (1.0, 1.0), (1.0, 0.0)])
+def test_where_every_row_goes_the_same_way_the_difference_still_has_a_width(before, after):
+    found = rates(dict.fromkeys(range(20), after)).minus(rates(dict.fromkeys(range(20), before)), seed=0)
+    others = 1 - 0.025 ** (1 / 20)  # of all rows so many may do otherwise though none of 20 does: Clopper and Pearson
+    shares = {-1.0: (-1, others * 2 - 1), 0.0: (-others, others), 1.0: (1 - 2 * others, 1)}
+    assert found.mean == after - before
+    assert (found.low, found.high) == pytest.approx(shares[after - before])
+
+
 def test_mcnemar_of_published_counts():
     # The example of statsmodels' and R's documentation (Agresti 1990, approval ratings: 150 and 86 discordant).
     assert mcnemar(86, 150) == pytest.approx(3.716e-05, rel=1e-3)
