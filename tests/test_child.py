@@ -30,8 +30,10 @@ def test_one_process_answers_line_after_line_and_a_new_one_where_it_died():
     asked.close()
 
 
-def test_one_that_hangs_is_ended():
+def test_one_that_hangs_is_ended_and_replaced():
     asked = child(0.2)
     with pytest.raises(ChildTimeoutError):
         asked.ask(b"hang")
-    assert asked._process is None
+    asked.seconds = 60
+    assert asked.ask(b"a") == b"1 a\n"  # of a new process
+    asked.close()

@@ -25,7 +25,7 @@ Tell = Callable[[str], None]
 @dataclass(frozen=True)
 class _Leave:
     tell: Tell
-    told: set[str] = field(default_factory=set)
+    found: dict[str, Callable[..., Any]] = field(default_factory=dict)
 
 
 _LEAVE: ContextVar[_Leave | None] = ContextVar("leave to run the owner's code", default=None)
@@ -36,7 +36,8 @@ def python_allowed(tell: Tell = lambda _: None) -> Iterator[None]:
     """Let a recipe run Python code, until the ``with`` ends.
 
     Args:
-        tell: gets a sentence for each function before it is first run: its name, its file and the file's hash.
+        tell: gets a sentence for each function before anything of its module is run: its name, its file and the file's
+            hash.
     """
     before = _LEAVE.set(_Leave(tell))
     try:
@@ -56,14 +57,9 @@ def find_function(name: str) -> Callable[..., Any]:
             f"the recipe runs Python code, {name}, which nobody has allowed",
             remedy="look at that code, and give --allow-python if you trust it",
         )
-    module = _module_of(name)
-    function = getattr(module, name.rpartition(".")[2], None)
-    if not callable(function):
-        raise UsageError(f"there is no function {name}", where=_file_of(module), remedy="correct the task's function")
-    if name not in leave.told:
-        leave.told.add(name)
-        leave.tell(f"runs {name} of {_file_of(module)}, sha256 {code_sha256(name)}, with your rights")
-    return function
+    if name not in leave.found:
+        leave.found[name] = _load(name, leave.tell)
+    return leave.found[name]
 
 
 def code_sha256(name: str) -> str | None:
@@ -72,6 +68,26 @@ def code_sha256(name: str) -> str | None:
     """
     path = _find_file(name.rpartition(".")[0])
     return None if path is None else hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _load(name: str, tell: Tell) -> Callable[..., Any]:
+    """The function, its module imported if it is not yet; what is told before is what is run."""
+    module_name, _, function_name = name.rpartition(".")
+    file = _find_file(module_name)
+    if file is not None:
+        tell(f"runs {name} of {file}, sha256 {code_sha256(name)}, with your rights")
+    module = _module_of(module_name)
+    loaded = _file_of(module)
+    if file is not None and loaded is not None and not file.samefile(loaded):
+        raise UsageError(
+            f"the module {module_name} is another one, {loaded}, which was there first",
+            where=file,
+            remedy="give your file a name that no other module has",
+        )
+    function = getattr(module, function_name, None)
+    if not callable(function):
+        raise UsageError(f"there is no function {name}", where=loaded, remedy="correct the task's function")
+    return function
 
 
 def _find_file(module: str) -> Path | None:
@@ -87,9 +103,8 @@ def _find_file(module: str) -> Path | None:
     return Path(spec.origin) if spec is not None and spec.origin is not None and spec.has_location else None
 
 
-def _module_of(name: str) -> ModuleType:
+def _module_of(module: str) -> ModuleType:
     """The module, imported; what it imports is looked for in the current folder too, as `python -m` does."""
-    module = name.rpartition(".")[0]
     here = str(Path.cwd())
     sys.path.insert(0, here)
     try:

@@ -10,8 +10,10 @@ from tiny import CHATML, VOCABULARY_SIZE, tiny_llama, tiny_tokenizer
 from mlxtune.data.example import Example, Message
 from mlxtune.data.render import Renderer
 from mlxtune.errors import DataError
+from mlxtune.evaluation import choosing
 from mlxtune.evaluation.shots import with_shots
 from mlxtune.evaluation.tasks import Task, check_task, run_task
+from mlxtune.inference.choice import choose
 
 LABELS = ("nay", "not", "yes", "yet")
 MARK = "\nA:"
@@ -82,6 +84,25 @@ def test_a_row_gets_the_label_that_is_likeliest_as_its_learned_answer(network, t
     assert np.array(result.details["confusion"]).trace() == sum(right)
     assert result.details["labels"] == list(LABELS)
     assert set(result.metrics) == {"accuracy", "macro_f1"}
+
+
+def test_a_row_that_sets_its_answer_apart_otherwise_has_labels_with_tokens_of_its_own(network, tokenizers, monkeypatch):
+    examples = [
+        Example("text", f"rows.jsonl:{i}", text=f"Q: {question}{MARK}{space}yes")
+        for i, (question, space) in enumerate(zip(QUESTIONS, (" ", "", "  ") * 2, strict=False))
+    ]
+    asked = {}
+
+    def noting(reader, prompts, tokens, **how):
+        asked.update({tuple(prompt): tokens for prompt in prompts})
+        return choose(reader, prompts, tokens, **how)
+
+    monkeypatch.setattr(choosing, "choose", noting)
+    run_task(network, tokenizers["plain"], examples, TASK)
+    renderer = Renderer(tokenizers["plain"])
+    for example in examples:
+        answered = [renderer.answered(example, label, MARK) for label in LABELS]
+        assert asked[tuple(answered[0][0])] == tuple(tuple(own) for _, own in answered)
 
 
 @pytest.mark.parametrize(("form", "tokenizer"), [(chat, "chat"), (text, "plain")])

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mlxtune.errors import DataError
+from mlxtune.errors import DataError, UsageError
 from mlxtune.evaluation.own_code import find_function
 
 PRIMARY = "score"
@@ -37,13 +37,22 @@ def score(
         columns: those of ``row`` that it gets besides, as ``row={column: value}``.
 
     Returns: ``score``, from 0 to 1, and what else the function gives by name.
-    Raises: UsageError, if it may not run or is not there; DataError, if it raises, or gives anything else.
+    Raises: UsageError, if it may not run, is not there or takes other arguments; DataError, if it raises, or gives
+        anything else.
     """
     call = find_function(function)
     given = {} if not columns else {"row": {name: (row or {}).get(name) for name in columns}}
     try:
         found = call(output, reference, **given)
     except Exception as error:  # the owner's code may raise anything
+        if (
+            error.__traceback__ is not None and error.__traceback__.tb_next is None
+        ):  # it did not get as far as that code
+            asked = f"{function}(output, reference{', row=...' if given else ''})"
+            raise UsageError(
+                f"the function cannot be called as {asked}",
+                remedy="give it these arguments, or correct the task's columns",
+            ) from error
         raise DataError(
             f"{function} raised {type(error).__name__} ({_place_of(error)})",
             where=where,

@@ -102,6 +102,27 @@ def test_a_function_that_is_not_there_is_an_error(folder, function, message):
         score("", "", function=function)
 
 
+@pytest.mark.parametrize(("function", "columns"), [("same", ("group",)), ("of_row", None)])
+def test_a_function_that_takes_other_arguments_is_told_how_it_was_called(folder, function, columns):
+    with python_allowed(), pytest.raises(UsageError, match=r"cannot be called as own_measure\.\w+\(output, reference"):
+        score("", "", function=f"own_measure.{function}", columns=columns, row={"group": "a"})
+
+
+def test_what_runs_is_told_before_any_of_it_runs(folder):
+    told = []
+    with python_allowed(lambda _: told.append(sys.ran_owners_code)):
+        find_function("own_measure.same")
+    assert told == [False]
+    assert sys.ran_owners_code
+
+
+def test_a_file_named_as_a_module_that_is_there_already_is_not_taken_for_it(folder):
+    (folder / "json.py").write_text("def dumps(output, reference): return 1")
+    with python_allowed(), pytest.raises(UsageError, match="another one") as caught:
+        find_function("json.dumps")
+    assert caught.value.where == str(folder / "json.py")
+
+
 def test_a_module_that_fails_says_why(folder):
     (folder / "broken_measure.py").write_text("1 / 0")
     with python_allowed(), pytest.raises(UsageError, match="ZeroDivisionError"):
