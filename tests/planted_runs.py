@@ -20,7 +20,7 @@ TRAIN: dict[str, Any] = {
     "labels": {"classes": 3, "rows": 400, "counts": [["a", 180], ["b", 140], ["c", 80]]},
     "duplicates": 4,
     "near_duplicates": 20,
-    "system": {"rows": 400, "different": 1},
+    "system": {"of": 400, "rows": 400, "different": 1},
 }
 DATA: dict[str, Any] = {
     "splits": {"train": TRAIN, "test": {"rows_read": 100, "rows": 100}},

@@ -120,7 +120,6 @@ class SweepScreen(Screen):
         self.sweep: SweepFolder | None = None
         self.total: int | None = None
         self.number = 0
-        self.best: float | None = None
 
     @contextlib.contextmanager
     def telling_how_to_go_on(self) -> Iterator[None]:
@@ -157,14 +156,12 @@ class SweepScreen(Screen):
         else:
             super().measured(line)
 
-    def ended(self, trial: "Trial") -> None:
+    def ended(self, trial: "Trial", is_best: bool) -> None:
         self.output.view.close()
         self.valid_loss = ""
         if trial.valid_loss is None:
             self.output.note(f"         {trial.facts.get('why', trial.state)}")
             return
-        is_best = self.best is None or trial.valid_loss < self.best
-        self.best = trial.valid_loss if is_best else self.best
         self.output.note(f"         valid loss {trial.valid_loss:.4f}{', the best so far' if is_best else ''}")
 
 

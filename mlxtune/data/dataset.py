@@ -48,7 +48,8 @@ class Dropped:
 @dataclass(frozen=True)
 class FileReport:
     """Of one of a split's files: its form and why it is that, how often each row is to stand in an epoch, rows read,
-    and rows that an epoch has. Of replay, ``share`` is the share of an epoch's rows that was to be its.
+    and rows that an epoch has. Of replay, ``share`` is the share of an epoch's rows that was to be its. ``dropped``
+    are rows that no epoch has: they are too long, or have nothing to learn.
     """
 
     name: str
@@ -58,6 +59,7 @@ class FileReport:
     rows_read: int
     rows: int
     share: float | None = None
+    dropped: int = 0
 
 
 @dataclass(frozen=True)
@@ -109,8 +111,11 @@ class Dataset:
         assert isinstance(self.rows, StoredRows)  # a rank's share of them is for training alone
         return self.rows.once()
 
-    def examples(self) -> Iterator[Example]:
+    def examples(self, *, replay: bool = True) -> Iterator[Example]:
         """The same rows as turns of text, read again; each once, whatever it weighs.
+
+        Args:
+            replay: those of replay, too.
 
         Raises: DataError, if they are no longer what they were.
         """
@@ -121,7 +126,7 @@ class Dataset:
                     raise DataError(
                         "the rows have changed since they were read", where=item.where, remedy="start again"
                     )
-                if self.kept[number]:
+                if self.kept[number] and (replay or file.share is None):
                     yield item
                 number += 1
 
@@ -342,7 +347,7 @@ def _fit_all(
                 truncated.append(where)
             else:
                 dropped.append(Dropped(where, _no_target(left, length)))
-    longest = int(facts.length.max())
+    longest = int(facts.length[~is_replay].max())
     remedy = f"raise data.max_seq_length to {longest}, or set data.overflow to {in_words(CUTTING)}"
     refuse(faults, path=path, remedy=remedy, count=refused)
     left = fits + np.bincount(parts.source, minlength=len(store))
@@ -352,8 +357,11 @@ def _fit_all(
         raise DataError(f"none of the {len(store)} rows is left; the first: {why}", where=path, remedy=remedy)
     kept = in_epoch > 0
     file_of = np.repeat(np.arange(len(stream.files)), census.rows_read)
-    an_epoch = np.bincount(file_of, in_epoch, minlength=len(stream.files)).astype(int).tolist()
-    _refuse_no_replay(stream, an_epoch, remedy)
+    an_epoch, lost = (
+        np.bincount(file_of, counted, minlength=len(stream.files)).astype(int).tolist()
+        for counted in (in_epoch, left == 0)
+    )
+    _refuse_no_replay(stream, an_epoch)
     report = DataReport(
         format=census.forms[0],
         kind=census.kind,
@@ -364,16 +372,17 @@ def _fit_all(
         dropped=tuple(dropped),
         truncated=tuple(truncated),
         files=tuple(
-            FileReport(file.name, form, why, file.weight, read, there, file.share)
-            for file, form, why, read, there in zip(
-                stream.files, census.forms, census.whys, census.rows_read, an_epoch, strict=True
+            FileReport(file.name, form, why, file.weight, read, there, file.share, gone)
+            for file, form, why, read, there, gone in zip(
+                stream.files, census.forms, census.whys, census.rows_read, an_epoch, lost, strict=True
             )
         ),
     )
     return Dataset(rows, report, census.system(np.flatnonzero(kept)), census.thinks, stream, kept)
 
 
-def _refuse_no_replay(stream: Stream, an_epoch: Sequence[int], remedy: str) -> None:
+def _refuse_no_replay(stream: Stream, an_epoch: Sequence[int]) -> None:
+    remedy = "raise data.max_seq_length, or name a file with shorter rows"
     for file, rows in zip(stream.files, an_epoch, strict=True):
         if file.share is not None and not rows:
             raise DataError("none of the rows of replay can be used: all are too long", where=file.name, remedy=remedy)

@@ -8,23 +8,25 @@ not looked for, and ``not_checked`` says so. What it holds::
 
     splits: {train | valid | test: {
         rows_read, rows, tokens, target_tokens, kind,
-        files: [{name, format, why, weight, rows_read, rows, share}],             `dataset.FileReport`
+        files: [{name, format, why, weight, rows_read, rows, share, dropped}],    `dataset.FileReport`
         lengths: {min, p50, p90, p99, max}, histogram: [{start, end, rows}],       tokens a row
         dropped: {count, first: [{where, why}]}, truncated: {count, first: [where]},
         labels: {classes, rows, counts: [[label, rows]]} | null,                   most frequent first
         duplicates: rows that say what an earlier one of the split says, near_duplicates: rows nearly so | null,
-        system: {rows, different} | null}}       rows with the most frequent system message; how many messages there are
+        system: {of, rows, different} | null}}   of so many rows, those with the most frequent system message; how many
+                                                 messages there are
     leakage: {valid | test: {rows, same, asks_same, near, first: [{where, like, similarity}]}}  rows that train has too
     overlap: the same, of test rows that valid has too | null
     masks: [{split, where, tokens, target_tokens, spans: [[text, is_target]], omitted: {after, tokens} | null}]
     privacy: {rows, regions, counts: {kind: found}, by_split: {split: {kind: found}}} | null
     max_seq_length, overflow, train_on, not_checked: [sentence], basis: {data: {split: sha256}}
 
-``asks_same`` and ``near`` are null where near-duplicates were not looked for.
+``labels``, ``duplicates``, ``near_duplicates`` and ``system`` count no rows of replay. ``asks_same`` and ``near`` are
+null where near-duplicates were not looked for.
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from itertools import groupby
 from typing import Any
@@ -36,7 +38,7 @@ from mlxtune.data.detectors import REGIONS
 from mlxtune.data.inspect import token_texts
 from mlxtune.data.likeness.alike import Alike, find_alike
 from mlxtune.data.likeness.duplicates import RowIndex
-from mlxtune.data.likeness.repeats import find_repeats
+from mlxtune.data.likeness.repeats import Repeat, find_repeats
 from mlxtune.data.likeness.shingles import THRESHOLD
 from mlxtune.data.render import Rendered
 from mlxtune.data.scan import scan_files
@@ -100,7 +102,9 @@ def data_facts(
         alike = _find_alike(index, list(datasets), progress) if searches else None
     privacy = _privacy(sources, not_checked, progress)
     return {
-        "splits": {split: _split(dataset, said[split], alike, split) for split, dataset in datasets.items()},
+        "splits": {
+            split: _split(dataset, sources[split], said[split], alike, split) for split, dataset in datasets.items()
+        },
         "leakage": {split: _leakage(said, alike, split, "train") for split in datasets if split != "train"},
         "overlap": _leakage(said, alike, "test", "valid") if {"valid", "test"} <= datasets.keys() else None,
         "masks": [_mask(row, tokenizer) for row in _to_show(datasets["train"])],
@@ -157,7 +161,11 @@ def _find_alike(index: RowIndex, names: list[str], progress: Progress) -> dict[t
 
 
 def _split(
-    dataset: Dataset, said: Survey, alike: Mapping[tuple[str, str], list[Alike]] | None, split: str
+    dataset: Dataset,
+    source: Source,
+    said: Survey,
+    alike: Mapping[tuple[str, str], list[Alike]] | None,
+    split: str,
 ) -> dict[str, Any]:
     report, lengths = dataset.report, lengths_of(dataset.rows)
     classes = said.classes
@@ -179,20 +187,28 @@ def _split(
             "rows": classes.rows,
             "counts": [list(one) for one in classes.counts[:LABELS]],
         },
-        "duplicates": len(find_repeats(said.fingerprints)),
-        "near_duplicates": None if alike is None else len(alike.get((split, split), ())),
+        "duplicates": _count_own(find_repeats(said.fingerprints), source),
+        "near_duplicates": None if alike is None else _count_own(alike.get((split, split), ()), source),
         "system": _system(dataset),
     }
 
 
+def _count_own(found: Iterable[Repeat | Alike], source: Source) -> int:
+    """How many of these rows are not of replay."""
+    replay = {str(path) for path in source.replay.paths} if source.replay is not None else set()
+    return sum(row.where.rpartition(":")[0] not in replay for row in found)
+
+
 def _system(dataset: Dataset) -> dict[str, int] | None:
-    """Of the rows that begin with a system message: how many have the most frequent one; None where there are none."""
+    """Of the rows but replay's, how many begin with the system message that most have; None where none has any."""
     counts: Counter[str] = Counter()
-    for row in dataset.examples():
+    rows = 0
+    for row in dataset.examples(replay=False):
+        rows += 1
         if row.messages and row.messages[0].role == "system":
             text = row.messages[0].content
             counts[text if text in counts or len(counts) < SYSTEMS else ""] += 1
-    return {"rows": max(counts.values()), "different": len(counts)} if counts else None
+    return {"of": rows, "rows": max(counts.values()), "different": len(counts)} if counts else None
 
 
 def _leakage(

@@ -26,6 +26,16 @@ def test_people_see_each_trial_the_table_the_winner_and_its_scores(run, recipe, 
         assert told in out
 
 
+def test_a_sweep_that_goes_on_calls_the_best_what_is_better_than_the_trials_before_it_too(run, recipe, tmp_path):
+    settings = ("training.learning_rate=1e-2,1e-9", "training.max_steps=2", "data.test=null", "--device", "cpu")
+    _, _, first = run("sweep", recipe, *settings, "--trials", 1, "--sweep-dir", tmp_path / "sweep")
+    _, _, second = run("sweep", "--resume", tmp_path / "sweep", "--trials", 2, "--device", "cpu")
+    assert "the best so far" in first
+    assert "trial    1" in second
+    assert "valid loss" in second
+    assert "the best so far" not in second
+
+
 def test_json_is_one_line_with_trials_winner_and_scores(run, recipe, tmp_path):
     code, out, err = run("sweep", recipe, *TWO, "--sweep-dir", tmp_path / "s", "--device", "cpu", "--json", "--quiet")
     assert (code, err, out.count("\n")) == (0, "", 1)

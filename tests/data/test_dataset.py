@@ -60,6 +60,7 @@ def test_the_report_counts_rows_tokens_and_targets(tokenizer, written):
                 "rows_read": 2,
                 "rows": 2,
                 "share": None,
+                "dropped": 0,
             },
         ),
     }
@@ -256,7 +257,7 @@ def test_a_file_of_weight_two_stands_in_an_epoch_twice(tokenizer, tmp_path):
     assert [row.where for row in dataset.rows] == ["once.jsonl:1", "once.jsonl:2", "twice.jsonl:1", "twice.jsonl:1"]
     assert dataset.report.files == (
         FileReport("once.jsonl", "text", "", 1.0, 2, 2),
-        FileReport("twice.jsonl", "text", "", 2.0, 2, 2),
+        FileReport("twice.jsonl", "text", "", 2.0, 2, 2, dropped=1),
     )
     assert (dataset.report.rows_read, dataset.report.rows, dataset.report.tokens) == (4, 4, 2 + 3 + 4 + 4)
     assert [one.where for one in dataset.examples()] == ["once.jsonl:1", "once.jsonl:2", "twice.jsonl:1"]

@@ -81,8 +81,15 @@ def test_what_is_too_long_is_dropped_and_another_row_stands_in_its_place(tokeniz
     assert {int(where.partition(":")[2]) % 2 for where in replayed(dataset)} == {0}
     assert len(dataset.report.dropped) == 20
     assert "data.max_seq_length is 64" in dataset.report.dropped[0].why
+    assert [file.dropped for file in dataset.report.files] == [0, 20]
+    assert len(list(dataset.examples(replay=False))) == 40
     with pytest.raises(DataError, match="the row has 101 tokens"):  # an own row is an error as ever
         render(rows, texts("replay", 5), 0.2, tokenizer, tmp_path)
+    # The way out is of the own rows, however long those of replay are.
+    longest = [Example("text", "replay:1", text="long " * 90), *texts("replay", 5)]
+    with pytest.raises(DataError) as caught:
+        render(rows, longest, 0.2, tokenizer, tmp_path)
+    assert "data.max_seq_length to 101," in str(caught.value.remedy)
 
 
 def test_replay_that_leaves_no_row_is_an_error_that_names_its_file(tokenizer, tmp_path):

@@ -128,3 +128,25 @@ def test_rows_that_have_changed_since_are_refused(own_run):
     train.write_text(train.read_text() + json.dumps(tiny_row("more")) + "\n")
     with pytest.raises(DataError, match="the train rows have changed since the run"):
         facts_of_run(open_run(own_run))
+
+
+def test_rows_of_replay_count_for_nothing_in_what_is_told_of_the_own_ones(tmp_path, tokenizer):
+    """Twelve own rows with one system message, two of them the same; general rows without it, most the same."""
+    system = {"role": "system", "content": "Sort."}
+    own = [{"messages": [system, *chat(f"q {max(i, 1)}", "a")["messages"]]} for i in range(12)]
+    general = [chat("the same", "again") for _ in range(9)]
+    for name, rows in (("own", own), ("general", general)):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    files = (DataFile(tmp_path / "own.jsonl"), DataFile(tmp_path / "general.jsonl", share=0.2))
+    source = Source(files)
+    dataset = load_rendered(source, tokenizer, max_seq_length=200)
+    settings = DataSettings.model_validate({"train": "own.jsonl", "max_seq_length": 200})
+    found = data_facts(settings, {"train": source}, {"train": dataset}, tokenizer)["splits"]["train"]
+    assert (found["rows_read"], found["duplicates"]) == (21, 1)
+    assert found["system"] == {"of": 12, "rows": 12, "different": 1}
+
+
+def test_a_row_that_was_dropped_lacks_no_system_message(facts_of):
+    system = {"role": "system", "content": "Sort."}
+    rows = [{"messages": [system, *chat("x" * (300 * (i == 0)) + str(i), "a")["messages"]]} for i in range(9)]
+    assert facts_of(train=rows)["splits"]["train"]["system"] == {"of": 8, "rows": 8, "different": 1}

@@ -61,6 +61,14 @@ def count(content: Any, *keys: str) -> int:
     return value if type(value) is int else 0
 
 
+def own_rows(train: Any) -> tuple[int, int]:
+    """Of a split in data.json: its rows that were read, and those of them that were dropped; replay's left out."""
+    files = at(train, "files")
+    replay = [one for one in files if number(one, "share") is not None] if isinstance(files, list) else []
+    read, dropped = count(train, "rows_read"), count(train, "dropped", "count")
+    return read - sum(count(one, "rows_read") for one in replay), dropped - sum(count(one, "dropped") for one in replay)
+
+
 def _read(path: Path) -> dict[str, Any]:
     try:
         return read_object(path)

@@ -29,6 +29,8 @@ GAP_TIMES = 2.0
 STILL_FALLING, OF_THE_FALL = 0.05, 0.1
 """Of its loss, and of all that the loss fell by in the run, that it still fell in the last part, by both: a curve that
 flattens goes on to fall by less and less, and of a loss near zero any share is little."""
+KNOWN_NATS = 0.1
+"""Loss at the start up to which there is next to nothing to fall by: each token is 90 % likely already."""
 REBOUND = 0.5
 """Of what the loss had fallen by, that it rose again."""
 BLOWN_UP_TIMES, BLOWN_UP_NATS = 2.0, 2.0
@@ -139,7 +141,11 @@ def underfitting(evidence: Evidence) -> Finding | None:
             numbers | {"train_loss_before_the_end": round(earlier, 4)},
             _length_key(evidence),
         )
-    if not falls(first, last) and at(evidence.scores, "differences", "loss", "verdict") != "better":
+    if (
+        start > KNOWN_NATS
+        and not falls(first, last)
+        and at(evidence.scores, "differences", "loss", "verdict") != "better"
+    ):
         return Finding(
             "underfitting",
             "problem",

@@ -67,8 +67,8 @@ def template_differs(evidence: Evidence) -> Finding | None:
 
 def system_differs(evidence: Evidence) -> Finding | None:
     """Most rows of training begin with one system message and a few do not, so that it is not put before prompts."""
-    train = at(evidence.data, "splits", "train")
-    rows, alike = count(train, "rows_read"), count(train, "system", "rows")
+    system = at(evidence.data, "splits", "train", "system")
+    rows, alike = count(system, "of"), count(system, "rows")
     if not rows or alike == rows or alike / rows < MOST_ALIKE:
         return None
     return Finding(

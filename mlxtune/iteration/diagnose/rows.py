@@ -5,7 +5,7 @@ Reads data.json, which counted them. Names no row's words: findings are shown wh
 
 from collections.abc import Iterator
 
-from mlxtune.iteration.diagnose.evidence import Evidence, at, count
+from mlxtune.iteration.diagnose.evidence import Evidence, at, count, own_rows
 from mlxtune.iteration.diagnose.finding import Finding, Severity
 
 CUT_SHARE, MUCH_CUT = 0.05, 0.25
@@ -29,10 +29,10 @@ LEAKED_SHARE = 0.01
 def truncation(evidence: Evidence) -> Finding | None:
     """Many rows of training are longer than the limit, and cut or left out."""
     train = at(evidence.data, "splits", "train")
-    rows, overflow = count(train, "rows_read"), at(evidence.data, "overflow")
+    (rows, without), overflow = own_rows(train), at(evidence.data, "overflow")
     cut = 0 if overflow == "split" else count(train, "truncated", "count")
-    dropped = count(train, "dropped", "count") if overflow == "drop" else 0
-    if not rows or (cut + dropped) / rows < CUT_SHARE:
+    dropped = without if overflow == "drop" else 0
+    if rows <= 0 or (cut + dropped) / rows < CUT_SHARE:
         return None
     limit = at(evidence.data, "max_seq_length")
     what = f"{dropped:,} of {rows:,} rows are left out" if dropped else f"{cut:,} of {rows:,} rows are cut"
@@ -49,8 +49,9 @@ def truncation(evidence: Evidence) -> Finding | None:
 def masks_train_on_nothing(evidence: Evidence) -> Finding | None:
     """Rows have nothing to learn: their answers are empty, or cut away."""
     train = at(evidence.data, "splits", "train")
-    rows, read, targets = (count(train, name) for name in ("rows", "rows_read", "target_tokens"))
-    dropped = 0 if at(evidence.data, "overflow") == "drop" else count(train, "dropped", "count")
+    rows, targets = (count(train, name) for name in ("rows", "target_tokens"))
+    read, without = own_rows(train)
+    dropped = 0 if at(evidence.data, "overflow") == "drop" else without
     if rows and targets / rows < END_ONLY:
         return Finding(
             "masks_train_on_nothing",
@@ -60,7 +61,7 @@ def masks_train_on_nothing(evidence: Evidence) -> Finding | None:
             {"rows": rows, "target_tokens": targets, "target_tokens_a_row": round(targets / rows, 2)},
             "data.columns",
         )
-    if read and dropped / read >= NO_TARGET_SHARE:
+    if read > 0 and dropped / read >= NO_TARGET_SHARE:
         return Finding(
             "masks_train_on_nothing",
             "problem",
@@ -76,7 +77,9 @@ def class_imbalance(evidence: Evidence) -> Finding | None:
     """The answers are classes, and one is far more frequent than others."""
     labels = at(evidence.data, "splits", "train", "labels")
     rows, classes = count(labels, "rows"), count(labels, "classes")
-    counts = [one[1] for one in at(labels, "counts") or () if isinstance(one, list) and type(one[-1]) is int]
+    listed = at(labels, "counts")
+    pairs = [one for one in listed if isinstance(one, list) and one] if isinstance(listed, list) else []
+    counts = [one[-1] for one in pairs if type(one[-1]) is int]
     if rows < FEWEST_ROWS or not counts:
         return None
     most, fewest = max(counts), min(counts)
@@ -100,8 +103,8 @@ def class_imbalance(evidence: Evidence) -> Finding | None:
 def memorised_duplicates(evidence: Evidence) -> Finding | None:
     """Many rows of training repeat others: they are learned several times an epoch."""
     train = at(evidence.data, "splits", "train")
-    rows, same, near = count(train, "rows_read"), count(train, "duplicates"), count(train, "near_duplicates")
-    if not rows or (same / rows < REPEATED_SHARE and near / rows < ALIKE_SHARE):
+    rows, same, near = own_rows(train)[0], count(train, "duplicates"), count(train, "near_duplicates")
+    if rows <= 0 or (same / rows < REPEATED_SHARE and near / rows < ALIKE_SHARE):
         return None
     told = f"{same:,} of {rows:,} rows of training say exactly what an earlier one says"
     if near:

@@ -72,6 +72,7 @@ def write_parts(folder: Path, source: Source, shares: Sequence[float], seeds: Se
 
     Args:
         folder: to be made; what fails leaves some of it.
+        source: without replay, which is the same for all parts.
 
     Returns: how many rows there are in all.
     Raises: UsageError, if two parts would be the same.

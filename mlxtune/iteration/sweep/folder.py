@@ -108,7 +108,7 @@ class SweepPlan:
     hours: float | None
     """Limits; None where there is none."""
     rows: int
-    """That an epoch has, to say what a share of them is."""
+    """Of data.train, each once, to say what a share of them is."""
     steps: int
     """Updates that all rows take, by the recipe: what each part is trained for, where parts are tried."""
 

@@ -74,6 +74,13 @@ class Space:
 
     base: LoadedRecipe
     dimensions: tuple[Dimension, ...]
+    source: str | Path
+    fixed: tuple[str, ...]
+    """What ``base`` was made of: a recipe's file or name, and the overrides that are the same for all trials."""
+
+    def at(self, point: Point) -> LoadedRecipe:
+        """The recipe with some values of those that are tried. Raises: RecipeError."""
+        return load_recipe(self.source, [*self.fixed, *overrides_of(point)])
 
     @property
     def own(self) -> Point | None:
@@ -103,7 +110,7 @@ def read_space(recipe: str | Path, settings: Sequence[str]) -> Space:
             _refuse_alike(key)
             found = [_checked(recipe, fixed, key, value) for value in values]
             dimensions.append(_range(key, found) if is_range else _choices(key, found))
-    return Space(base, tuple(dimensions))
+    return Space(base, tuple(dimensions), recipe, tuple(fixed))
 
 
 def _parsed(setting: str) -> tuple[Key, list[Any], bool]:

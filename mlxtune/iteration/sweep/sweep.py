@@ -14,10 +14,11 @@ from typing import Any
 
 import mlx.core as mx
 
+from mlxtune.data.source import stream_of
 from mlxtune.device.distributed import backend_of
 from mlxtune.errors import RecipeError, UsageError
 from mlxtune.files import write_json
-from mlxtune.iteration.opening import open_recipe
+from mlxtune.iteration.opening import Opened, kept_columns, open_recipe, render_split, source_of
 from mlxtune.iteration.ready import Ready, make_ready
 from mlxtune.iteration.sweep import data_sizes
 from mlxtune.iteration.sweep.clock import Clock, start_clock
@@ -32,7 +33,7 @@ from mlxtune.iteration.sweep.folder import (
     refuse_taken,
 )
 from mlxtune.iteration.sweep.halving import WHOLE, percent_of
-from mlxtune.iteration.sweep.result import SweepResult, conclude, free_losers
+from mlxtune.iteration.sweep.result import SweepResult, best_of, conclude, free_losers
 from mlxtune.iteration.sweep.space import Choices, Dimension, Point, Space, count_points, read_space
 from mlxtune.iteration.sweep.study import Study, Trial, open_study, require_optuna
 from mlxtune.iteration.sweep.trial import run_trial
@@ -57,7 +58,8 @@ class SweepWatch:
     """A trial is next, or goes on."""
     trial: Watch = NOBODY
     """Of each trial's run; its ``should_stop`` stops the sweep."""
-    ended: Callable[[Trial], None] = lambda _trial: None
+    ended: Callable[[Trial, bool], None] = lambda *_: None
+    """A trial is over; whether it is the best so far."""
 
 
 ALONE = SweepWatch()
@@ -105,8 +107,9 @@ def run_sweep(
     with network_off(when=space.base.recipe.offline):
         ready = make_ready(open_recipe(space.base.recipe, device=device, progress=watch.progress))
         plan = _plan(space, ready, trials, hours, shares, seeds)
+        _check_choices(space, ready.opened, watch.progress)
         _say_if_none_is_ended_early(ready, plan, watch)
-        source = ready.opened.sources["train"]
+        source = ready.opened.sources["train"].own
         del ready
 
         def fill(made: SweepFolder) -> None:
@@ -206,7 +209,8 @@ def _try_all(
         mx.clear_cache()
         if ending == "over":
             free_losers(sweep, study.trials())
-            watch.ended(study.trial(trial.number))
+            ended = study.trial(trial.number)
+            watch.ended(ended, ended == best_of(study.trials()))
     trials = tuple(study.trials())
     is_over = all(trial.state != "running" for trial in trials) and _next_point(plan, study) is None
     return SweepResult(
@@ -266,7 +270,7 @@ def _plan(
 ) -> SweepPlan:
     """What the sweep is, of checked values."""
     base = space.base
-    rows = ready.opened.datasets["train"].report.rows_read
+    rows = sum(file.rows_read for file in ready.opened.datasets["train"].report.files if file.share is None)
     steps = ready.plan.total_steps
     dimensions: tuple[Dimension, ...] = space.dimensions
     points: tuple[Point, ...] = ()
@@ -295,6 +299,22 @@ def _plan(
         rows=rows,
         steps=steps or 0,
     )
+
+
+def _check_choices(space: Space, opened: Opened, progress: Progress) -> None:
+    """Look for the files that some trials have in place of the recipe's, and open the rows that they learn: when it is
+    such a trial's turn it is late to find a fault in them.
+
+    Raises: as `open_recipe`; RecipeError, for a file that is not there.
+    """
+    for dimension in space.dimensions:
+        for value in dimension.values if isinstance(dimension, Choices) else ():
+            loaded = space.at({dimension.key: value})
+            loaded.check_files()
+            if not dimension.key.startswith("data."):
+                continue
+            source = source_of(loaded.recipe.data, "train", keep=kept_columns(loaded.recipe), progress=progress)
+            render_split(loaded.recipe.data, stream_of(source), opened.model, source.path, progress=progress)
 
 
 def _seeds(space: Space, count: int) -> list[int]:

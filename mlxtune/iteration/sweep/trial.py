@@ -162,8 +162,10 @@ def _refuse_other_inputs(sweep: SweepFolder, plan: SweepPlan, run: RunFolder) ->
 def _alike(inputs: Mapping[str, Any], tried: set[str]) -> dict[str, Any]:
     """What all trials are to have alike of a run's inputs."""
     data = dict(inputs["data"])
-    if not tried.isdisjoint({"data.train", "share"}) or any(key.startswith("data.replay") for key in tried):
+    if "share" in tried or any(key.startswith(("data.train", "data.replay")) for key in tried):
         data.pop("train", None)
+    if any(key.startswith("data.replay") for key in tried):
+        data.pop("replay", None)
     found = {"data": data, "chat_template": inputs["chat_template"], "train_on": inputs["train_on"]}
     if not any(key.startswith("model") for key in tried):
         found["model"] = inputs["model"]["sha256"]

@@ -84,6 +84,12 @@ def test_a_loss_that_never_fell_is_underfitting_and_a_problem():
     assert underfitting(evidence(metrics=flat)) is None  # unseen rows say that it learned
 
 
+def test_a_loss_that_was_next_to_nothing_from_the_beginning_is_no_underfitting():
+    """A run that goes on from an adapter that knows these rows already has nothing to fall by."""
+    even = {"differences": {"loss": {"verdict": "not distinguishable"}}, "tuned": {"loss": {"mean": 0.02}}}
+    assert findings_of(evidence(metrics=curve((1, 0.02), (150, 0.02)), scores=even)) == []
+
+
 def test_updates_that_were_left_out_are_a_rate_too_high():
     metrics = [*LEARNS[:150], {"step": 151, "skipped": "gradient", "seconds": 1.0, "rows": ["train.jsonl:3"]}]
     found = learning_rate_too_high(evidence(metrics=metrics))

@@ -54,3 +54,5 @@ def test_a_damaged_file_is_no_error_for_who_diagnoses(tiny_run, tmp_path, name, 
     run = shutil.copytree(tiny_run, tmp_path / "run")
     (run / name).write_text(content)
     assert isinstance(write_findings(RunFolder(run)), list)
+    (run / name).write_bytes(b"\xff\n" + b"[" * 100_000)
+    assert isinstance(write_findings(RunFolder(run)), list)

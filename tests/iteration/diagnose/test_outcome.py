@@ -56,11 +56,11 @@ def test_another_template_than_the_bases_own_is_a_hint_for_who_opens_the_adapter
 
 
 def test_a_system_message_that_a_few_rows_lack_is_missing_in_prompts():
-    (found,) = findings_of(evidence(data=train(system={"rows": 390, "different": 1})))
+    (found,) = findings_of(evidence(data=train(system={"of": 400, "rows": 390, "different": 1})))
     assert (found.kind, found.severity) == ("template_differs", "problem")
     assert found.evidence == {"rows": 400, "with_the_message": 390}
 
 
 def test_rows_with_many_system_messages_or_none_are_meant_so():
-    for system in (None, {"rows": 30, "different": 12}, {"rows": 200, "different": 1}):
+    for system in (None, {"of": 400, "rows": 30, "different": 12}, {"of": 400, "rows": 200, "different": 1}):
         assert findings_of(evidence(data=train(system=system))) == []

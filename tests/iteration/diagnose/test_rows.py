@@ -20,7 +20,17 @@ def test_without_data_json_nothing_is_said_of_rows():
     assert findings_of(evidence(data={"splits": None, "leakage": None})) == []
 
 
-@pytest.mark.parametrize("damaged", [{"splits": []}, {"splits": {"train": 3}}, {"leakage": {"test": "x"}}])
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        {"splits": []},
+        {"splits": {"train": 3}},
+        {"leakage": {"test": "x"}},
+        *({"splits": {"train": {"labels": {"classes": 2, "rows": 99, "counts": bad}}}} for bad in (3, [[3], []], [{}])),
+        {"splits": {"train": {"files": 3}}},
+        {"splits": {"train": {"files": [3, {"share": 0.2, "rows_read": "9"}]}}},
+    ],
+)
 def test_data_of_another_form_is_no_error(damaged):
     assert findings_of(evidence(data=damaged)) == []
 
@@ -55,6 +65,22 @@ def test_labels_of_one_token_and_their_end_are_something_to_learn():
 def test_rows_whose_answers_are_cut_away_have_masks_that_train_on_nothing():
     found = only(data=train(dropped={"count": 12}) | {"overflow": "truncate_right"})
     assert (found.kind, found.evidence["without_targets"]) == ("masks_train_on_nothing", 12)
+
+
+@pytest.mark.parametrize("overflow", ["error", "drop", "truncate_right"])
+def test_long_rows_of_replay_are_no_fault_of_the_own_ones(overflow):
+    """Of 2000 general rows 900 are too long: they are dropped, whatever data.overflow says, and others stand there."""
+    files = [
+        {"rows_read": 400, "rows": 400, "share": None, "dropped": 0},
+        {"rows_read": 2000, "rows": 100, "share": 0.2, "dropped": 900},
+    ]
+    rows = {"rows_read": 2400, "rows": 500, "dropped": {"count": 900}, "files": files}
+    assert findings_of(evidence(data=train(**rows) | {"overflow": overflow})) == []
+    # And as many rows of replay hide no fault of the own ones.
+    files[0]["dropped"], rows["dropped"] = 40, {"count": 940}
+    assert [one.evidence["rows"] for one in findings_of(evidence(data=train(**rows) | {"overflow": overflow}))] == [400]
+    files[0]["dropped"], rows["dropped"] = 0, {"count": 900}
+    assert only(data=train(**rows, duplicates=40)).evidence["rows"] == 400
 
 
 def test_one_answer_that_most_rows_have_is_imbalance():

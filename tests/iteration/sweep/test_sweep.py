@@ -216,7 +216,7 @@ def test_settings_that_do_not_fit_the_network_fail_with_their_reason_and_the_swe
 
 def test_where_no_trial_comes_to_its_end_that_is_an_error_with_the_reason(recipe, tmp_path):
     settings = ["method.target_modules=[nothing_here],[nor_here]"]
-    with pytest.raises((TrainingError, UsageError, Exception), match="none of the 2 trials came to its end"):
+    with pytest.raises(TrainingError, match="none of the 2 trials came to its end"):
         run_sweep(recipe, settings, sweep_dir=tmp_path / "sweep", device="cpu")
 
 
@@ -249,6 +249,28 @@ def test_bad_rows_are_found_before_there_is_a_folder(tmp_path):
     with pytest.raises(DataError):
         run_sweep(recipe, ["method.rank=1,2"], sweep_dir=tmp_path / "sweep", device="cpu")
     assert not (tmp_path / "sweep").exists()
+
+
+@pytest.mark.parametrize(
+    ("rows", "error", "message"),
+    [(None, RecipeError, "is not there"), ({"nothing": 1}, DataError, "fit no known form")],
+)
+def test_rows_that_only_some_trials_learn_are_looked_at_before_there_is_a_folder(tmp_path, rows, error, message):
+    recipe, other = tiny_recipe(tmp_path), tmp_path / "other.jsonl"
+    if rows is not None:
+        other.write_text(json.dumps(rows) + "\n")
+    settings = [f"data.train={tmp_path / 'train.jsonl'},{other}"]
+    with pytest.raises(error, match=message):
+        run_sweep(recipe, settings, sweep_dir=tmp_path / "sweep", device="cpu")
+    assert not (tmp_path / "sweep").exists()
+
+
+def test_replay_can_be_tried_against_none(tmp_path):
+    recipe, general = tiny_recipe(tmp_path), tmp_path / "general.jsonl"
+    general.write_text("".join(json.dumps({"text": f"general {number}"}) + "\n" for number in range(9)))
+    settings = [f"data.replay=null,{{file: {general}, share: 0.2}}", "training.max_steps=2"]
+    result = run_sweep(recipe, settings, sweep_dir=tmp_path / "sweep", device="cpu")
+    assert [trial.state for trial in result.trials] == ["complete", "complete"]
 
 
 def test_a_folder_that_is_taken_is_left_alone(undisturbed, recipe):
@@ -301,3 +323,13 @@ def test_data_sizes_train_parts_alike_and_answer_with_a_band(tmp_path):
     assert result.answer.sentence in result.sweep.readme.read_text()
     rows = run_of(result, 1).read_manifest()["inputs"]["data"]
     assert rows["valid"] == run_of(result, 0).read_manifest()["inputs"]["data"]["valid"]
+
+
+def test_replay_is_no_part_of_the_rows_whose_shares_are_tried(tmp_path):
+    recipe, general = tiny_recipe(tmp_path), tmp_path / "general.jsonl"
+    general.write_text("".join(json.dumps({"text": f"general {number}"}) + "\n" for number in range(9)))
+    settings = [f"data.replay={{file: {general}, share: 0.2}}", "training.max_steps=1", "data.test=null"]
+    result = run_sweep(recipe, settings, shares=[0.5, 1.0], seeds=2, sweep_dir=tmp_path / "sweep", device="cpu")
+    assert [size.rows for size in result.answer.sizes] == [6, 12]
+    parts = sorted(result.sweep.parts.rglob("*.jsonl"))
+    assert [len(path.read_text().splitlines()) for path in parts] == [6, 6]  # a file a seed
