@@ -27,7 +27,7 @@ from mlxtune.progress import Progress, silent
 if TYPE_CHECKING:
     from mlx_lm.tokenizer_utils import TokenizerWrapper
 
-MAX_TOKENS: Mapping[str, int] = {"formatting": 28}
+MAX_TOKENS: Mapping[str, int] = {"formatting": 32}
 """Of a written answer, by area; cut short it is judged as far as it goes."""
 USUAL_TOKENS = 16
 BATCH_SIZE = 64
