@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from mlxtune.cli.output import Output, output_options
+from mlxtune.errors import UsageError
 from mlxtune.runs.folder import RUNS
 
 RUN = click.Path(path_type=Path)
@@ -118,7 +119,10 @@ def prune(
     from mlxtune.runs.prune import find_prunable
     from mlxtune.runs.prune import prune as take_away
 
-    age = None if older_than is None else timedelta(days=older_than)
+    try:
+        age = None if older_than is None else timedelta(days=older_than)
+    except (OverflowError, ValueError) as error:
+        raise UsageError(f"{older_than:g} is no number of days", where="--older-than", remedy="give fewer") from error
     prunable = find_prunable(folder, keep=keep, older_than=age, checkpoints=checkpoints)
     gone, stayed = take_away(prunable.candidates, prunable.folder) if yes else ([], [])
     kept = [*prunable.kept, *stayed]

@@ -9,6 +9,7 @@ the price is that figures are taken as the run's files have them.
 import math
 import os
 import re
+import stat
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -229,6 +230,8 @@ def read_object(path: Path) -> dict[str, Any]:
 
 
 def _read(path: Path) -> Any:
+    if not stat.S_ISREG(path.stat().st_mode):  # a pipe would be waited at for ever
+        raise ValueError(f"{path.name} is no file")
     if path.stat().st_size > MOST_JSON_BYTES:
         raise ValueError(f"{path.name} has {path.stat().st_size:,} bytes, and is no file that mlxtune wrote")
     try:

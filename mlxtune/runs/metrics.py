@@ -19,10 +19,10 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     lines = []
-    for text in path.read_text(encoding="utf-8").split("\n"):
+    for text in path.read_bytes().split(b"\n"):
         try:
-            lines.append(json.loads(text))
-        except ValueError:
+            lines.append(json.loads(text.decode("utf-8")))
+        except (ValueError, RecursionError):
             continue
     return lines
 

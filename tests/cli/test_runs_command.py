@@ -136,6 +136,14 @@ def test_prune_wants_to_be_told_what_may_go(run, runs):
     assert len(list(runs.iterdir())) == 3
 
 
+@pytest.mark.parametrize("days", ["1e12", "inf", "nan"])
+def test_prune_wants_a_number_of_days(run, runs, days):
+    code, _, err = run("runs", "prune", runs, "--older-than", days, "--yes")
+    assert code == 2
+    assert "is no number of days" in err
+    assert len(list(runs.iterdir())) == 3
+
+
 def test_prune_leaves_a_run_alone_that_is_still_training(run, tmp_path):
     """A real run, in a process of its own, in the middle of its steps; it then trains on to its end."""
     recipe, place = tiny_recipe(tmp_path / "recipe"), tmp_path / "runs" / "busy"

@@ -117,6 +117,11 @@ def test_damaged_scores_do_not_hide_a_run(tmp_path):
     assert run.note.startswith("scores.json cannot be read: ")
 
 
+def test_a_pipe_in_place_of_a_file_is_not_waited_at(tmp_path):
+    os.mkfifo(make_run(tmp_path / "run") / "findings.json")
+    assert list_runs(tmp_path).runs[0].problems == 0
+
+
 def test_a_run_in_place_of_its_folder_is_refused(tmp_path):
     with pytest.raises(UsageError, match="one run, not a folder of runs"):
         list_runs(make_run(tmp_path / "run"))
