@@ -66,7 +66,7 @@ def command(
     """Score RUN_OR_MODEL on data it was not trained on.
 
     A run is set beside its base model; what is current in its scores.json is shown, the rest computed. Models named
-    with --against stay in the table.
+    with --against stay in the table until the run's own scores are made anew.
 
     With --lm-eval both models of a run, or the model, are asked the harness's tasks instead; --shots N then is how many
     examples a task shows before each question.

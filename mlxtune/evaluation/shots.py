@@ -100,9 +100,10 @@ def _shown(message: Message) -> Message:
 
 
 def _asked(example: Example, answer_after: str | None) -> str | None:
-    """What a row asks, as a hash; None for a text that asks nothing."""
+    """What a row asks, as a hash, system messages apart, which no example has; None for a text that asks nothing."""
     if example.kind != "text":
-        return _hash([asdict(replace(message, weight=1.0)) for message in example.messages[:-1]])
+        asked = [message for message in example.messages[:-1] if message.role != "system"]
+        return _hash([asdict(replace(message, weight=1.0)) for message in asked])
     before, found, _ = example.text.partition(answer_after or "\0")
     return _hash(before.strip()) if found else None
 

@@ -142,9 +142,17 @@ def _same_rows(first: Mapping[str, Any], own: Mapping[str, Any]) -> bool:
 
 
 def _asked_alike(metric: str, first: Mapping[str, Any], own: Mapping[str, Any]) -> bool:
-    """Whether a task's metric comes of the same question, limit and scorer in both."""
+    """Whether a task's metric comes of the same question, limit and scorer in both, any other of the same targets."""
     name, dot, _ = metric.rpartition(".")
-    return not dot or _task(name, first) == _task(name, own)
+    return _task(name, first) == _task(name, own) if dot else _targets(first) == _targets(own)
+
+
+def _targets(basis: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What decides which words of the rows the likelihood is of; prompts are in those of a model's own template."""
+    train_on = (basis.get("data") or {}).get("train_on")
+    return (
+        (train_on, basis.get("model_sha256"), basis.get("chat_template")) if train_on == "everything" else (train_on,)
+    )
 
 
 def _task(name: str, basis: Mapping[str, Any]) -> Mapping[str, Any] | None:

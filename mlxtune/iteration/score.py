@@ -4,7 +4,7 @@ The tuned model is opened anew from the run's ``adapter/``, so that what is scor
 current is shown and not made again.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from mlxtune.evaluation.statistics import CONFIDENCE
 from mlxtune.files import sha256_of
 from mlxtune.iteration.finish import conclude, is_concluded
 from mlxtune.iteration.opening import find_base
+from mlxtune.iteration.scoring.asking import context_of
 from mlxtune.iteration.scoring.content import (
     add_rival,
     asked,
@@ -37,12 +38,12 @@ from mlxtune.iteration.scoring.rows import (
     split_to_score,
 )
 from mlxtune.models.chat_template import FILE
-from mlxtune.models.load import precision_to_ask, read_config
+from mlxtune.models.load import precision_to_ask
 from mlxtune.models.source import ModelFolder, find_model
 from mlxtune.offline import network_off
 from mlxtune.progress import Progress, silent
 from mlxtune.recipe.load import LoadedRecipe, load_recipe
-from mlxtune.recipe.schema import EvaluationSettings
+from mlxtune.recipe.schema import EvaluationSettings, Recipe
 from mlxtune.runs.folder import RunFolder, is_run_folder, lock, open_run
 from mlxtune.runs.manifest import versions
 
@@ -131,8 +132,7 @@ def _evaluate_model(
     chosen = replace(chosen, precision=precision_to_ask(folder.path, chosen.precision))
     if rows is None:
         assert held is not None
-        longest = read_config(folder.path).get("max_position_embeddings", SHORTEST_CONTEXT)
-        rows = HeldOutRows(held, any_rows(longest), EvaluationSettings())
+        rows = HeldOutRows(held, any_rows(context_of(folder.path) or SHORTEST_CONTEXT), EvaluationSettings())
     read = reader_of(rows, folder, progress)
     questions = make_questions(rows, read(), others, folder, chosen) if others else []
     found = untuned_scores(rows, read, folder, chosen, force=force, progress=progress)
@@ -148,6 +148,7 @@ def _evaluate_model(
         "confidence": CONFIDENCE,
         **asked(rows.tasks, found.measured),
         "metrics": plain(found),
+        "calibration": found.calibration.summary(),
         "cost": found.cost.to_json(),
         "details": dict(found.details),
         "against": entries,
@@ -175,11 +176,8 @@ def score_run(
     """
     recipe = load_recipe(run.resolved).recipe
     split = split_to_score(recipe, run.resolved)
-    commits = run.read_manifest()["inputs"].get("data_commits")
     adapter = run.finished_adapter()
-    rows = HeldOutRows(held_out_source(recipe, split, commits), recipe.data, recipe.evaluation, recipe, commits)
-    if (template := adapter / FILE).is_file():  # the recipe's may have changed since
-        rows = replace(rows, data=recipe.data.model_copy(update={"chat_template": template}))
+    rows = _rows_of_run(run, recipe, split)
     folder = base or find_base(run, progress=progress)
     basis = {
         "split": split,
@@ -188,11 +186,9 @@ def score_run(
         **rows.basis(),
         **({"probe": probe_sha256()} if recipe.evaluation.forgetting else {}),
     }
-    current = run.read_scores()
-    if current is not None and (current["basis"] != basis or force):
-        current = None
-    taken = {_plain_label(entry): entry["model"] for entry in (current or {}).get("against", ())}
-    others = find_rivals(*rivals, folder, "base", taken=taken, note=note, progress=progress)
+    before = run.read_scores()
+    current = None if before is None or before["basis"] != basis or force else before
+    others = find_rivals(*rivals, folder, "base", taken=_models_beside(current), note=note, progress=progress)
     if current is not None and not others:
         if not is_concluded(run):
             conclude(run)
@@ -201,10 +197,10 @@ def score_run(
     questions = make_questions(rows, read(), others, folder, device) if others else []
     scored = None if current is None else read_scored(run)
     if scored is None:
-        before = untuned_scores(rows, read, folder, device, force=force, progress=named("base", progress))
+        untuned = untuned_scores(rows, read, folder, device, force=force, progress=named("base", progress))
         tuned = tuned_scores(rows, read(), folder, adapter, device, progress=named("tuned", progress))
         facts = row_facts(read().dataset, read().examples, recipe.evaluation.group_by)
-        scored = run_scored(before, tuned, rows.tasks, facts, split=split, basis=basis)
+        scored = run_scored(untuned, tuned, rows.tasks, facts, split=split, basis=basis)
         if recipe.evaluation.forgetting:
             scored.content["forgetting"] = measure_forgetting(
                 run, folder, device, rows.data, force=force, progress=progress
@@ -217,12 +213,32 @@ def score_run(
         scored = add_rival(scored, entry_of(question, theirs, scored.rows["tuned"]), theirs)
         write_scored(run, scored)
     conclude(run)
+    if lost := _lost(before, scored.content):
+        note(f"the scores are made anew, and without: {', '.join(lost)}. Name models again to have them beside the run")
     return scored.content
 
 
-def _plain_label(entry: dict[str, Any]) -> str:
-    """What the table calls an entry's model where it is shown nothing."""
-    return entry["label"].removesuffix(f", {entry['shots']}-shot")
+def _rows_of_run(run: RunFolder, recipe: Recipe, split: str) -> HeldOutRows:
+    """The rows of a run's split, as the tuned model wants them. Raises: DataError, if they are not there."""
+    commits = run.read_manifest()["inputs"].get("data_commits")
+    rows = HeldOutRows(held_out_source(recipe, split, commits), recipe.data, recipe.evaluation, recipe, commits)
+    if (template := run.adapter / FILE).is_file():  # the recipe's may have changed since
+        return replace(rows, data=recipe.data.model_copy(update={"chat_template": template}))
+    return rows
+
+
+def _models_beside(scores: Mapping[str, Any] | None) -> dict[str, tuple[str, str]]:
+    """What the table calls the models beside a run's own, and the source and the hash of each."""
+    return {
+        entry["label"].removesuffix(f", {entry['shots']}-shot"): (entry["model"], entry["basis"]["model_sha256"])
+        for entry in (scores or {}).get("against", ())
+    }
+
+
+def _lost(before: Mapping[str, Any] | None, now: Mapping[str, Any]) -> list[str]:
+    """The models that were beside a run's own in its earlier scores, and are so no longer."""
+    there = {entry["label"] for entry in now["against"]}
+    return [entry["label"] for entry in (before or {}).get("against", ()) if entry["label"] not in there]
 
 
 def named(name: str, progress: Progress) -> Progress:

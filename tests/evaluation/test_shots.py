@@ -50,6 +50,16 @@ def test_not_even_with_another_answer():
         choose(train=[chat("Question 1", "answer 1")], count=1, held_out=[other])
 
 
+def test_not_even_under_another_system_message_which_no_example_has():
+    asked = chat("Question 1", "answer 1", system="Be brief.")
+    with pytest.raises(DataError, match="has 0 rows"):
+        choose(
+            train=[chat("Question 1", "answer 1"), chat("Question 1", "answer 1", "Be long.")],
+            count=1,
+            held_out=[asked],
+        )
+
+
 def test_a_seed_and_what_rows_say_decide_and_not_their_order_or_where_they_stand():
     moved = [replace(row, where="elsewhere.jsonl:9") for row in reversed(TRAIN)]
     assert [shot.messages for shot in choose(moved)] == [shot.messages for shot in choose()]

@@ -98,6 +98,30 @@ def test_a_task_that_was_asked_otherwise_is_not_compared(tmp_path):
     assert any("were asked otherwise: sort.exact" in note for note in found.notes)
 
 
+def test_likelihoods_of_other_words_of_the_rows_are_not_compared(tmp_path):
+    """One learned prompts too: its nats are of other words, however many bytes they are spread over."""
+
+    def basis(train_on, model="a"):
+        return BASIS | {"data": {"overflow": "error", "train_on": train_on}, "model_sha256": model}
+
+    def compared(one, other):
+        number = len(list(tmp_path.iterdir()))
+        runs = [
+            scored(tmp_path / f"{number}-{i}", range(50), nats=np.full(100, 3.0 + i), basis=own)
+            for i, own in enumerate((one, other))
+        ]
+        found = compare_runs(runs)
+        assert difference(found) is not None
+        told = any("were asked otherwise: loss" in note for note in found.notes)
+        assert told == (difference(found, "loss") is None)
+        return not told
+
+    assert not compared(basis("completions"), basis("everything"))
+    assert not compared(basis("everything"), basis("everything", "b"))
+    assert compared(basis("everything"), basis("everything"))
+    assert compared(basis("completions"), basis("completions", "b"))
+
+
 def test_what_was_set_otherwise_is_told_and_what_is_the_same_is_not(tmp_path):
     first, second = make_run(tmp_path / "first"), make_run(tmp_path / "second", name="other")
     recipe = json.loads(json.dumps(RECIPE)) | {"name": "other", "more": {"new": [1, 2]}}

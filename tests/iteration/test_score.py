@@ -161,6 +161,32 @@ def test_a_model_on_a_file_has_losses_and_no_tasks(tiny_run):
     assert scores["rows"] == 4
 
 
+def test_a_model_says_how_far_its_confidence_can_be_believed(tiny_run):
+    scores = evaluate(tiny_run.parent / "model", recipe=tiny_run.parent / "recipe.yaml", device="cpu")
+    assert (
+        scores["calibration"] == json.loads((tiny_run / "scores.json").read_text())["breakdown"]["calibration"]["base"]
+    )
+
+
+def test_rows_of_a_file_may_be_as_long_as_the_model_reads_wherever_its_config_says_so(own_run):
+    config, rows = own_run.parent / "model" / "config.json", own_run.parent / "valid.jsonl"
+    limit = '"max_position_embeddings": 2048'
+    config.write_text(config.read_text().replace(limit, f'"text_config": {{{limit}}}'))
+    rows.write_text(json.dumps(tiny_row("x" * 600)) + "\n")
+    assert evaluate(own_run.parent / "model", data=rows, device="cpu")["rows"] == 1
+
+
+def test_a_task_that_cannot_be_asked_of_the_rows_is_told_before_any_is(own_run):
+    rows = own_run.parent / "test.jsonl"
+    rows.write_text('{"prompt": "Whisper", "completion": "no JSON"}\n')
+    told = set()
+    for source, how in ((own_run, {}), (own_run.parent / "model", {"recipe": own_run.parent / "recipe.yaml"})):
+        with pytest.raises(DataError) as caught:
+            evaluate(source, **how, device="cpu", progress=spied(told))
+        assert f"{rows}:1" in (caught.value.where, *caught.value.message.split(": "))
+    assert not [what for what in told if what.startswith(("score", "read held-out"))]
+
+
 @pytest.mark.parametrize("which", [{}, {"recipe": "recipe.yaml", "data": "test.jsonl"}])
 def test_a_model_needs_one_place_to_take_rows_from(tiny_run, which):
     with pytest.raises(UsageError, match="one of a recipe and a data file"):

@@ -73,11 +73,10 @@ def ask_untuned(
     tokenizer, template, notes = _with_template(folder, examples, data.chat_template, is_base=is_base)
     is_joined = not tokenizer.has_chat_template
     renderer = Renderer(tokenizer)
-    if _refuses_system(renderer, examples[0]):
-        examples, notes = [_without_system(example) for example in examples], [*notes, NO_SYSTEM]
-        shots = [_without_system(shot) for shot in shots]
     asked = [with_shots(example, shots, is_joined=is_joined) for example in examples]
-    why_not = _why_no_likelihood(asked[0], len(shots), data.train_on, is_cut=is_cut)
+    if _refuses_system(renderer, asked):
+        asked, notes = [_without_system(example) for example in asked], [*notes, NO_SYSTEM]
+    why_not = _why_no_likelihood(asked[0], len(shots), data.train_on, is_base=is_base, is_cut=is_cut)
     rendered: list[Rendered] = []
     if why_not is None:
         try:
@@ -123,9 +122,10 @@ def _with_template(
     raise AssertionError("the packaged template was tried")
 
 
-def _refuses_system(renderer: Renderer, example: Example) -> bool:
-    """Whether the template takes the row only without its system message."""
-    if not _has_system(example):
+def _refuses_system(renderer: Renderer, examples: Sequence[Example]) -> bool:
+    """Whether the template takes rows only without their system messages."""
+    example = next((example for example in examples if _has_system(example)), None)
+    if example is None:
         return False
     try:
         renderer.encode_prompt(example.messages[:-1], example.where, tools=example.tools)
@@ -153,12 +153,14 @@ def _without_system(example: Example) -> Example:
     return replace(example, messages=(merged, *rest))
 
 
-def _why_no_likelihood(example: Example, shots: int, train_on: TrainOn, *, is_cut: bool) -> str | None:
+def _why_no_likelihood(example: Example, shots: int, train_on: TrainOn, *, is_base: bool, is_cut: bool) -> str | None:
     """Why the likelihood of the rows would not be of the text that the tuned model's is of; None where it would be."""
     if is_cut:
         return "some rows are cut to the tuned model's data.max_seq_length, which is another text in other tokens"
     if shots and (example.kind == "text" or train_on == "everything"):
         return "prompts are learned too (text rows, or train_on: everything), and examples would count as such"
+    if train_on == "everything" and example.kind != "text" and not is_base:
+        return "prompts are learned too (train_on: everything), in the words of each model's own template"
     return None
 
 

@@ -21,6 +21,7 @@ from mlxtune.data.source import stream_of
 from mlxtune.device.choose import Device
 from mlxtune.evaluation.cost import measure_cost
 from mlxtune.evaluation.score import Scores, score_model
+from mlxtune.evaluation.tasks import check_task
 from mlxtune.files import write_json
 from mlxtune.iteration.opening import render_rows
 from mlxtune.iteration.scoring.rows import HeldOutRows
@@ -53,7 +54,7 @@ class RowsRead:
 def reader_of(rows: HeldOutRows, folder: ModelFolder, progress: Progress) -> Callable[[], RowsRead]:
     """Reads the rows as the model in ``folder`` does, once, when it is first asked to: what is cached needs no rows.
 
-    Raises: DataError, for rows that cannot be read so; ModelError.
+    Raises: DataError, for rows that cannot be read so, or of which a task cannot be asked; ModelError.
     """
 
     @cache
@@ -63,7 +64,10 @@ def reader_of(rows: HeldOutRows, folder: ModelFolder, progress: Progress) -> Cal
         dataset = render_rows(
             rows.data, stream_of(rows.source), tokenizer, path, tokenizer_folder=folder.path, progress=progress
         )
-        return RowsRead(dataset, list(dataset.examples()))
+        examples = list(dataset.examples())
+        for task in rows.tasks:  # rows may be others than those that a run began with
+            check_task(tokenizer, examples, task, path=path)
+        return RowsRead(dataset, examples)
 
     return read
 

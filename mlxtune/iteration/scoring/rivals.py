@@ -5,7 +5,7 @@ base's are. The price of comparing with a large model is its time; it is paid on
 """
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -59,7 +59,7 @@ def find_rivals(
     first: ModelFolder,
     first_label: str,
     *,
-    taken: Mapping[str, str | None],
+    taken: Mapping[str, Collection[str]],
     note: Callable[[str], None],
     progress: Progress,
 ) -> list[Rival]:
@@ -68,7 +68,7 @@ def find_rivals(
     Args:
         shots: how many examples stand before each row; none given: 0, and only ``sources`` are asked.
         first: the model that is in the table anyway, asked without examples; with examples it is a rival, too.
-        taken: what the table calls models already, and the sources that they were given by.
+        taken: what the table calls models already, and the source and the hash that each is known by.
         note: told, in a sentence, of a source that adds no row to the table.
 
     Raises: UsageError, for a run, or a number of examples below 0; ModelError or NetworkError, for a model that is not
@@ -78,7 +78,7 @@ def find_rivals(
         raise UsageError("a number of examples is below 0", where="--shots", remedy="give 0 or more")
     counts = sorted(set(shots)) or [0]
     names = {first.sha256: (first_label, first)}
-    used = {**taken, **dict.fromkeys(OURS), first_label: None}
+    used: dict[str, Collection[str]] = {**taken, **dict.fromkeys((*OURS, first_label), ())}
     for source in dict.fromkeys(sources):
         if is_run_folder(Path(source)):
             raise UsageError(
@@ -90,8 +90,9 @@ def find_rivals(
         if folder.sha256 in names:
             note(f"{source} is the same model as {names[folder.sha256][0]}, and stands in the table once")
             continue
-        label = _label(source, used)
-        used[label] = source
+        same = next((label for label, known in used.items() if folder.sha256 in known), None)
+        label = same or _label(source, used)
+        used[label] = (source, folder.sha256)
         names[folder.sha256] = (label, folder)
     return [
         Rival(label if count == 0 else f"{label}, {count}-shot", folder.source, count, folder)
@@ -101,13 +102,13 @@ def find_rivals(
     ]
 
 
-def _label(source: str, used: Mapping[str, str | None]) -> str:
+def _label(source: str, used: Mapping[str, Collection[str]]) -> str:
     """What the table calls a model: its name, or its whole path where that is the name of another one in ``used``."""
     if locate(source).kind in ("catalogue", "hub"):
         return source
     path = Path(source).expanduser().absolute()
     name = path.name.removesuffix(".gguf")
-    return name if name and used.get(name, source) == source else str(path)
+    return name if name and source in used.get(name, (source,)) else str(path)
 
 
 def make_questions(
@@ -128,7 +129,7 @@ def make_questions(
         "data_sha256": hash_of(rows.source),
         "rows_sha256": hashlib.sha256("".join(content_hash(example) for example in read.examples).encode()).hexdigest(),
         "train_on": rows.data.train_on,
-        "tasks": [task.model_dump(mode="json") for task in rows.evaluation.tasks],
+        "tasks": [task.basis() for task in rows.tasks],
     }
     shown = {count: _shots(rows, count, read.examples) for count in {rival.shots for rival in rivals}}
     questions = []

@@ -2,12 +2,15 @@
 
 import json
 import shutil
+import sys
+from pathlib import Path
 
 import pytest
 from tiny import CHATML, SPECIAL, tiny_model_folder, tiny_recipe, tiny_row
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 from mlxtune.errors import DataError, ModelError, NetworkError, UsageError
+from mlxtune.evaluation.own_code import python_allowed
 from mlxtune.iteration.score import evaluate
 from mlxtune.iteration.scoring.row_scores import read_row_scores
 from mlxtune.runs.folder import open_run
@@ -172,6 +175,34 @@ def test_samples_or_row_scores_that_are_gone_are_made_anew(scored, tmp_path):
     assert list(entries_of(run)) == ["large"]
 
 
+def test_scores_that_are_made_anew_say_which_models_are_no_longer_beside_them(scored, tmp_path):
+    run = shutil.copytree(scored[0], tmp_path / "run")
+    notes = []
+    evaluate(run, shots=[2], device="cpu", force=True, note=notes.append)
+    assert list(entries_of(run)) == ["base, 2-shot"]
+    assert len(notes) == 1
+    assert "without: large, large, 2-shot. Name models again" in notes[0]
+
+
+def test_code_of_the_owners_that_has_changed_scores_every_model_anew(own_run, tmp_path, monkeypatch):
+    own = Path("own_code_against.py")
+    monkeypatch.chdir(tmp_path)
+    recipe = own_run / "recipe.resolved.json"
+    content = json.loads(recipe.read_text())
+    task = {"name": "own", "scorer": "python", "function": f"{own.stem}.right", "max_tokens": 1, "answer_after": None}
+    recipe.write_text(json.dumps(content | {"evaluation": content["evaluation"] | {"tasks": [task]}}))
+    large = str(rival_folder(tmp_path / "large"))
+    try:
+        for value in (0.25, 0.75):
+            own.write_text(f"def right(output, reference):\n    return {value}\n")
+            sys.modules.pop(own.stem, None)
+            with python_allowed():
+                (entry,) = evaluate(own_run, against=[large], device="cpu")["against"]
+            assert entry["metrics"]["own.score"]["mean"] == value
+    finally:
+        sys.modules.pop(own.stem, None)
+
+
 # --- models that are not there, the same, or named alike
 
 
@@ -201,6 +232,14 @@ def test_the_same_name_twice_is_one_model_and_two_folders_of_one_name_are_two(ow
     one, other = (rival_folder(tmp_path / place / "large", seed=seed) for place, seed in (("a", 1), ("b", 2)))
     evaluate(own_run, against=[str(one), str(one), str(other)], device="cpu")
     assert list(entries_of(own_run)) == ["large", str(other)]
+
+
+def test_a_model_that_is_called_another_way_is_the_one_that_is_there_already(scored, tmp_path, monkeypatch):
+    run = shutil.copytree(scored[0], tmp_path / "run")
+    monkeypatch.chdir(scored[1].parent)
+    before = entries_of(run)
+    evaluate(run, against=["./large"], shots=[0, 1], device="cpu")
+    assert entries_of(run).keys() == {*before, "base, 1-shot", "large, 1-shot"}
 
 
 def test_a_folder_called_like_the_runs_own_models_goes_by_its_path(own_run, tmp_path):

@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tiny import CHATML, tiny_model_folder
+from tiny import CHATML, tiny_model_folder, write_tokenizer
 
 from mlxtune.data.example import Example, Message
 from mlxtune.data.render import Renderer
@@ -81,6 +81,29 @@ def test_where_prompts_are_learned_examples_take_the_likelihood(folder):
     rows, shots = [chat("Three", "3")], [chat("One", "1")]
     assert ask(folder, rows, shots).rendered
     assert not ask(folder, rows, shots, train_on="everything").rendered
+
+
+def test_words_of_another_models_template_are_no_likelihood_that_compares(folder):
+    rows = [chat("Three", "3")]
+    asked = ask(folder, rows, train_on="everything")
+    assert not asked.rendered
+    assert asked.notes[0].endswith(
+        "prompts are learned too (train_on: everything), in the words of each model's own template"
+    )
+    assert ask(folder, rows, train_on="everything", is_base=True).rendered
+    assert ask(folder, [text("Three", "3")], train_on="everything").rendered
+
+
+def test_a_system_message_that_is_refused_stands_once_at_the_very_top(tmp_path):
+    strict = tiny_model_folder(tmp_path / "strict", **SHAPE)
+    refuses = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system') }}{% endif %}"
+    write_tokenizer(strict, chat_template=refuses + CHATML.replace("You are small.", ""))
+    rows = [chat("Zero", "0"), chat("Three", "3", system="Count.")]
+    asked = ask(strict, rows, [chat("One", "1", system="Count.")])
+    users = [[turn.content for turn in row.messages if turn.role == "user"] for row in asked.examples]
+    assert users == [["One", "Zero"], ["Count.\n\nOne", "Three"]]
+    assert len(prompts(strict, asked)) == len(asked.rendered) == 2
+    assert asked.notes == ("its chat template refuses system messages: they stand at the top of the first question",)
 
 
 def test_rows_that_the_tuned_model_sees_cut_have_no_likelihood_that_compares(folder):
