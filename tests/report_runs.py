@@ -82,7 +82,7 @@ DATA = {
                 {
                     "name": "train.jsonl",
                     "format": "chat",
-                    "why": "rows have messages",
+                    "why": "chat: rows have messages",
                     "weight": 1.0,
                     "rows_read": 240,
                     "rows": 231,

@@ -80,6 +80,16 @@ def test_a_run_that_lost_its_facts_gets_them_back(own_run):
     assert 'id="data"' in (own_run / "report.html").read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize("name", ["data.json", "findings.json"])
+def test_what_is_damaged_is_made_again_as_the_page_says(own_run, name):
+    made = own_run / name
+    before = made.read_text()
+    made.write_text(before[: len(before) // 2])
+    reporting.report_run(own_run)
+    assert made.read_text() == before
+    assert f"{name} is damaged" not in (own_run / "report.html").read_text(encoding="utf-8")
+
+
 def test_a_scored_run_says_its_verdict_in_its_report(tiny_run):
     page = (tiny_run / "report.html").read_text(encoding="utf-8")
     assert 'class="verdict-box' in page

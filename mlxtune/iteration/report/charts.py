@@ -85,6 +85,7 @@ def draw(
         if ring is not None:
             axes.plot(*ring, "o", markersize=9, markerfacecolor="none", markeredgecolor=COLOURS["accent"])
         _set_scale(axes, curves, from_zero=from_zero)
+        axes.set_xlabel("update", loc="right")
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
         if axes.get_yscale() == "linear":

@@ -26,7 +26,7 @@ def cost_section(evidence: Evidence) -> Html:
             quiet("Tokens are written one after the other, as for one person who waits, on the machine of the run.")
         )
     if finished is not None:
-        parts.append(facts(_training(finished, evidence.manifest["device"])))
+        parts.append(facts(_training(finished, evidence.manifest["device"]["precision"])))
     return section("cost", "Cost", *parts) if parts else Html()
 
 
@@ -43,11 +43,9 @@ def _model(name: str, cost: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _training(finished: Mapping[str, Any], device: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _training(finished: Mapping[str, Any], precision: str) -> list[tuple[str, str]]:
     updates = wording.count(finished["steps"], "update")
-    where = f"on {device['kind']} in {device['precision']}"
     return [
-        ("training", f"{wording.duration(finished['seconds'])} in {updates}, {where}"),
+        ("training", f"{wording.duration(finished['seconds'])} in {updates}, {precision}"),
         ("memory of training", f"{wording.size(finished['peak_memory_bytes'])} at its peak"),
-        ("tokens", f"{finished['tokens']:,}, {finished['target_tokens']:,} of them learned from"),
     ]

@@ -24,12 +24,13 @@ def curves_section(evidence: Evidence) -> Html:
     if importlib.util.find_spec("matplotlib") is None:
         parts.append(note("The curves are drawn by matplotlib, which is not installed: ", code(WITHOUT_MATPLOTLIB)))
     else:
-        parts.append(tag("div", *_charts(steps, evidence.validations, _kept_step(evidence)), class_="charts"))
+        charts = _charts(steps, evidence.validations, is_finished=evidence.finished is not None)
+        parts.append(tag("div", *charts, class_="charts"))
     return section("training", "Training", *parts)
 
 
 def _charts(
-    steps: Sequence[Mapping[str, Any]], validations: Sequence[Mapping[str, Any]], kept: Mapping[str, Any] | None
+    steps: Sequence[Mapping[str, Any]], validations: Sequence[Mapping[str, Any]], *, is_finished: bool
 ) -> list[Html]:
     from mlxtune.iteration.report.charts import Curve, draw
 
@@ -50,9 +51,9 @@ def _charts(
         )
         keys.append(_key("accent", "validation rows"))
         label += f"; on validation rows {validations[0]['valid_loss']:.3f}, then {validations[-1]['valid_loss']:.3f}"
-        if kept is not None:
-            ring = kept["step"], kept["valid_loss"]
-            keys.append(tag("span", "ringed: the checkpoint that was kept"))
+        best = min(validations, key=lambda line: line["valid_loss"])
+        ring = best["step"], best["valid_loss"]
+        keys.append(tag("span", "ringed: the checkpoint that was kept" if is_finished else "ringed: the best so far"))
     title = tag("figcaption", "Loss, nats a target token", tag("div", *keys, class_="legend"))
     return [
         tag("figure", title, draw("loss", losses, label=label, ring=ring)),
@@ -69,11 +70,6 @@ def _gigabytes(size_bytes: float) -> str:
 
 def _key(role: str, text: str) -> Html:
     return tag("span", tag("span", class_=f"key {role}"), text)
-
-
-def _kept_step(evidence: Evidence) -> Mapping[str, Any] | None:
-    """The validation by which the adapter was chosen: the best; None without one."""
-    return min(evidence.validations, key=lambda line: line["valid_loss"], default=None)
 
 
 def _facts(evidence: Evidence) -> list[tuple[str, str | Html]]:

@@ -41,7 +41,7 @@ def data_section(data: Mapping[str, Any]) -> Html:
 
 
 def _splits(data: Mapping[str, Any]) -> Html:
-    heads = ["split", "rows", "form", "tokens", "learned from", "longest", "repeats", "nearly so", "cut", "dropped"]
+    heads = ["split", "rows", "form", "tokens", "targets", "longest", "repeats", "nearly so", "cut", "dropped"]
     rows = [
         [
             split,
@@ -59,7 +59,7 @@ def _splits(data: Mapping[str, Any]) -> Html:
     ]
     told = (
         f"Rows of an epoch. A row has {data['max_seq_length']:,} tokens at most (data.overflow: {data['overflow']}); "
-        f"learned from: {data['train_on'].replace('_', ' ')} (data.train_on)."
+        f"targets, which are learned from and scored: {data['train_on'].replace('_', ' ')} (data.train_on)."
     )
     files = [
         [
@@ -68,7 +68,7 @@ def _splits(data: Mapping[str, Any]) -> Html:
             f"{file['rows_read']:,}",
             f"{file['rows']:,}",
             f"{file['weight']:g}" if file.get("share") is None else f"replay, {file['share']:.0%}",
-            f"{file['format']}: {file['why']}" if file["why"] else file["format"],
+            file["why"] or file["format"],
         ]
         for split, said in data["splits"].items()
         for file in said["files"]
@@ -115,22 +115,25 @@ def _privacy(data: Mapping[str, Any]) -> Iterator[Html]:
     if found is None:
         yield quiet("Not looked for.")
         return
+    limits = (
+        f"A scan finds what has a form, and of telephone and identity numbers those of {', '.join(found['regions'])}: "
+        "it clears nobody."
+    )
     if not found["counts"]:
-        yield quiet(f"Nothing was found in {found['rows']:,} lines. A scan finds what has a form; it clears nobody.")
+        yield quiet(f"Nothing was found in {found['rows']:,} lines. {limits}")
         return
     heads = ["kind", *found["by_split"]]
     rows = [
         [KINDS.get(kind, kind), *(f"{counts.get(kind, 0):,}" for counts in found["by_split"].values())]
         for kind in found["counts"]
     ]
-    yield note(
-        "A model can give back what it was trained on. ",
-        code("mlxtune data scan"),
-        " says where these are, and ",
-        code("--redact"),
-        " takes them out.",
-    )
+    ways = code("mlxtune data scan"), " says where these are, and ", code("--redact"), " takes them out."
+    if found["by_split"]["train"]:
+        yield note("A model can give back what it was trained on. ", *ways)
+    else:
+        yield quiet("None in training rows. ", *ways)
     yield table(heads, rows, label="Private data by kind")
+    yield quiet(limits)
 
 
 def _masks(data: Mapping[str, Any]) -> Iterator[Html]:

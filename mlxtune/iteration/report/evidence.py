@@ -7,15 +7,19 @@ are those of the files themselves.
 
 import json
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from mlxtune.errors import RunError
 from mlxtune.files import sha256_of
 from mlxtune.runs.folder import AS_WRITTEN, RunFolder
 from mlxtune.runs.metrics import read_metrics
+
+Kind = TypeVar("Kind", dict[str, Any], list[Any])
+SCORED = "scores, answers side by side, forgetting"
+"""What scoring makes."""
 
 
 @dataclass(frozen=True)
@@ -69,10 +73,10 @@ def read_evidence(run: RunFolder, *, no_data: str = "") -> Evidence:
     Raises: RunError, if run.json or recipe.resolved.json is not as mlxtune wrote it.
     """
     manifest = run.read_manifest()
-    recipe = _read(run.resolved)
-    if not isinstance(recipe, dict):
+    recipe = _read(run.resolved, dict)
+    if recipe is None:
         raise RunError("cannot be read", where=run.resolved, remedy=AS_WRITTEN)
-    scores, data, findings = run.read_scores(), _read(run.data), _read(run.findings)
+    scores, data, findings = run.read_scores(), _read(run.data, dict), _read(run.findings, list)
     missing = []
     if (unfinished := _training_missing(run, manifest)) is not None:
         missing.append(unfinished)
@@ -80,11 +84,16 @@ def read_evidence(run: RunFolder, *, no_data: str = "") -> Evidence:
         if scores is not None and _of_this_adapter(run, scores) is None:
             scores = None
             why = "scores.json tells of another adapter than the one that is here"
-            missing.append(Missing("scores", why, command("evaluate", run)))
+            missing.append(Missing(SCORED, why, command("evaluate", run)))
         elif scores is None:
             missing.append(_scores_missing(run, recipe))
         if data is None:
             missing.append(_data_missing(run, no_data))
+        if findings is None:
+            missing.append(_findings_missing(run))
+    samples = [] if scores is None else _lines(run.samples)
+    if scores is not None:
+        missing += _not_asked(run, scores, samples)
     return Evidence(
         run=run,
         manifest=manifest,
@@ -92,10 +101,10 @@ def read_evidence(run: RunFolder, *, no_data: str = "") -> Evidence:
         recipe_text=_text(run.recipe),
         metrics=[line for line in read_metrics(run.metrics) if isinstance(line, dict)],
         scores=scores,
-        samples=[] if scores is None else _lines(run.samples),
+        samples=samples,
         data=data,
         findings=findings,
-        lm_eval=_of_this_adapter(run, _read(run.lm_eval)),
+        lm_eval=_of_this_adapter(run, _read(run.lm_eval, dict)),
         missing=missing,
     )
 
@@ -115,9 +124,9 @@ def _scores_missing(run: RunFolder, recipe: Mapping[str, Any]) -> Missing:
     data = recipe["data"]
     if data.get("test") is None and data.get("valid") is None:
         why = "the recipe names no held-out rows, so nothing can be told of rows that the model never saw"
-        return Missing("scores", why, "mlxtune data split FILE")
+        return Missing(SCORED, why, "mlxtune data split FILE")
     why = "scores.json is damaged" if run.scores.exists() else "the run was trained, and not scored"
-    return Missing("scores", why, command("evaluate", run))
+    return Missing(SCORED, why, command("evaluate", run))
 
 
 def _data_missing(run: RunFolder, why: str) -> Missing:
@@ -125,12 +134,31 @@ def _data_missing(run: RunFolder, why: str) -> Missing:
     return Missing("what is told of the data", why or damaged, command("report", run))
 
 
+def _findings_missing(run: RunFolder) -> Missing:
+    why = "findings.json is damaged" if run.findings.exists() else "nobody has looked for them"
+    return Missing("findings", why, command("report", run))
+
+
+def _not_asked(run: RunFolder, scores: Mapping[str, Any], samples: Sequence[Mapping[str, Any]]) -> Iterator[Missing]:
+    """What scoring could have asked, and did not, or what of that has gone."""
+    if not scores.get("tasks"):
+        yield Missing("answers side by side", "the recipe names no task (evaluation.tasks), so none were written")
+    elif not samples:
+        why = "samples.jsonl is missing or damaged"
+        yield Missing("answers side by side", why, command("evaluate", run, "--force"))
+    if "forgetting" not in scores:
+        why = "no general questions were asked, because the recipe does not want it (evaluation.forgetting)"
+        yield Missing("forgetting", why)
+
+
 def _of_this_adapter(run: RunFolder, measured: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
     """What was measured, if it was measured of the adapter that is here."""
     weights = run.adapter / "adapters.safetensors"
-    if measured is None or not weights.is_file() or measured["basis"]["adapter_sha256"] != sha256_of(weights):
+    if measured is None or not weights.is_file():
         return None
-    return measured
+    basis = measured.get("basis")
+    is_of_it = isinstance(basis, dict) and basis.get("adapter_sha256") == sha256_of(weights)
+    return measured if is_of_it else None
 
 
 def _text(path: Path) -> str:
@@ -140,12 +168,13 @@ def _text(path: Path) -> str:
         return ""
 
 
-def _read(path: Path) -> Any:
-    """The JSON value in a file; None if there is none, or no JSON."""
+def _read(path: Path, kind: type[Kind]) -> Kind | None:
+    """The JSON object, or array, in a file; None if there is none, or no such JSON."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return None
+    return content if isinstance(content, kind) else None
 
 
 def _lines(path: Path) -> list[Mapping[str, Any]]:

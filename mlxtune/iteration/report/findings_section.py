@@ -18,7 +18,7 @@ def findings_section(findings: Sequence[Mapping[str, Any]] | None) -> Html:
     if findings is None:
         return Html()
     if not findings:
-        return section("findings", "Findings", quiet("Nothing stands out."))
+        return section("findings", "Findings", quiet("Nothing stands out in the curves, the rows and the weights."))
     ordered = sorted(findings, key=lambda one: SEVERITIES.index(one["severity"]))
     return section("findings", "Findings", *map(_finding, ordered))
 
@@ -43,15 +43,15 @@ def missing_box(missing: Sequence[Missing]) -> Html:
 
 def _finding(found: Mapping[str, Any]) -> Html:
     severity = found["severity"]
-    evidence = ", ".join(f"{name.replace('_', ' ')} {_shown(value)}" for name, value in found["evidence"].items())
-    ways = [found["remedy"]] if found["remedy"] else []
-    if found["key"]:
-        ways += [" ", code(found["key"])]
+    known = {name.replace("_", " "): value for name, value in found["evidence"].items() if value is not None}
+    evidence = ", ".join(f"{name} {_shown(value)}" for name, value in known.items())
+    ways = [code(found["key"]), ": "] if found["key"] else []
+    ways += [found["remedy"], "."]
     return tag(
         "article",
         tag("p", tag("span", severity, class_=f"severity {severity}"), " ", tag("b", found["sentence"])),
         quiet(evidence) if evidence else "",
-        tag("p", *ways) if ways else "",
+        tag("p", *ways),
         class_=f"finding {severity}",
     )
 

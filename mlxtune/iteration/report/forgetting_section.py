@@ -4,15 +4,21 @@ Knows the keys of scores.json's ``forgetting``, which `evaluation.forgetting` ma
 """
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from mlxtune.iteration.report import wording
-from mlxtune.iteration.report.cells import told_difference, with_bounds
+from mlxtune.iteration.report.cells import NONE, told_difference, with_bounds
 from mlxtune.iteration.report.elements import folded, note, quiet, section, table
 from mlxtune.page import Html, join, tag
 
 QUESTIONS, TEXT = "questions", "bits_per_byte"
 """As what `wording` shows them: a rate, and bits per byte."""
+ANSWERS = "forgetting.jsonl has every question with both answers."
+THRESHOLDS: Mapping[str, str] = MappingProxyType(
+    {"questions": "all questions", "one area": "one area", "bits per byte": "bits per byte"}
+)
+"""Keys of scores.json, and what they are of."""
 
 
 def forgetting_section(forgetting: Mapping[str, Any] | None) -> Html:
@@ -38,8 +44,8 @@ def forgetting_section(forgetting: Mapping[str, Any] | None) -> Html:
         tag("p", light(forgetting["light"]), " ", forgetting["sentence"], "."),
         quiet(told),
         table(heads, rows, label="General questions, before and after", words=[5]),
-        note(f"{forgetting['remedy']}") if forgetting["remedy"] else "",
-        folded("Questions whose answer changed", *(tag("p", one) for one in lost)) if lost else "",
+        note(tag("b", "What helps: "), forgetting["remedy"], ".") if forgetting["remedy"] else "",
+        folded("Questions whose answer changed", *(tag("p", one) for one in lost), quiet(ANSWERS)) if lost else "",
         folded("When is it red, when amber?", _thresholds(forgetting["thresholds"])),
     )
 
@@ -66,15 +72,14 @@ def _thresholds(thresholds: Mapping[str, Mapping[str, float]]) -> Html:
     rows = [
         [
             light(name),
-            *(f"{limits[key]:g}" if key in limits else "" for key in ("questions", "one area", "bits per byte", "p")),
+            *(wording.percent(limits[key], 0) if key in limits else NONE for key in THRESHOLDS),
+            f"{limits['p']:g}",
         ]
         for name, limits in thresholds.items()
     ]
     return join(
         [
-            quiet("A loss of at least so much, as a share, that chance makes less often than p."),
-            table(
-                ["light", "of all questions", "of one area", "of bits per byte", "p below"], rows, label="Thresholds"
-            ),
+            quiet("A loss of at least so much, that chance makes less often than p."),
+            table(["light", *(f"of {what}" for what in THRESHOLDS.values()), "p below"], rows, label="Thresholds"),
         ]
     )

@@ -10,7 +10,7 @@ from mlxtune.evaluation.verdict import FEWEST_ROWS, LOWER_IS_BETTER, SIGNIFICANC
 from mlxtune.iteration.report import wording
 from mlxtune.iteration.report.breakdown_section import breakdown_parts
 from mlxtune.iteration.report.cells import NONE, told_difference, verdict_word, with_bounds
-from mlxtune.iteration.report.elements import folded, quiet, section, table
+from mlxtune.iteration.report.elements import folded, quiet, section, sentences, table
 from mlxtune.iteration.report.interval_mark import interval_mark
 from mlxtune.iteration.report.verdict import BITS_PER_BYTE, headline
 from mlxtune.page import Html, join, tag
@@ -74,7 +74,9 @@ def _against(scores: Mapping[str, Any]) -> Html:
         "Below each figure: whether the tuned model is better or worse than this one, by the paired test. Loss and "
         "token accuracy are of tokens, and compare only where both models cut the text alike; bits per byte always do."
     )
-    return join([quiet(words), table(heads, rows, label="The tuned model beside others")])
+    notes = [f"{model['label']}: {note}" for model in scores["against"] for note in model["notes"]]
+    parts = [quiet(words), table(heads, rows, label="The tuned model beside others")]
+    return join([*parts, sentences(notes, class_="quiet")] if notes else parts)
 
 
 def _other(metric: str, model: Mapping[str, Any]) -> Html | str:

@@ -31,6 +31,8 @@ OPENINGS: Mapping[str, tuple[Tone, str]] = {
 
 ROWS = {"test": "unseen test rows", "valid": "validation rows"}
 VALID = "These are the validation rows, which chose the checkpoint: that flatters the tuned model."
+LEAKED_SET = {"test": "leaked_test_set", "valid": "leaked_validation_set"}
+"""The finding that says of a split what the sentence or a reservation says here."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,8 @@ def _not_measured(evidence: Evidence) -> str:
     way = f" ({first.command})" if first.command else ""
     if finished is None:
         done = evidence.steps[-1]["step"] if evidence.steps else 0
-        return f"Not finished: {wording.count(done, 'update')} were made so far, and nothing was measured{way}."
+        made = f"{wording.count(done, 'update')} {'was' if done == 1 else 'were'} made"
+        return f"Not finished: {made} so far, and nothing was measured{way}."
     return f"Not measured: {first.why}{way}."
 
 
@@ -106,8 +109,14 @@ def _reservations(evidence: Evidence, metric: str, *, leaked: int) -> list[str]:
     if found is not None and found["near"]:
         rows = wording.share(found["near"], found["rows"])
         told.append(f"Near the training data: {rows} {split} rows are nearly training rows.")
+    overlap = (evidence.data or {}).get("overlap")
     if split == "valid":
         told.append(VALID)
+    elif overlap and (seen := overlap["same"] + (overlap["asks_same"] or 0)):
+        rows = wording.share(seen, overlap["rows"])
+        told.append(
+            f"Not quite unseen: {rows} test rows say or ask what a validation row does; those chose the checkpoint."
+        )
     if (chosen := chosen_from(evidence.manifest)) is not None:
         told.append(chosen.sentence)
     differences = scores["differences"]
@@ -121,5 +130,7 @@ def _reservations(evidence: Evidence, metric: str, *, leaked: int) -> list[str]:
     light = (scores.get("forgetting") or {}).get("light")
     if light in ("amber", "red"):
         told.append(f"It forgot: the light for general ability is {light}.")
-    problems = [one for one in evidence.findings or () if one["severity"] == "problem"]
+    problems = [
+        one for one in evidence.findings or () if one["severity"] == "problem" and one["kind"] != LEAKED_SET[split]
+    ]
     return [*told, *(f"Problem: {one['sentence']}." for one in problems)]

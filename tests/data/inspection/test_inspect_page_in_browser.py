@@ -1,7 +1,5 @@
 """The page in a browser: its script works, what rows hold does not run, nothing is asked for, and it fits a phone."""
 
-import shutil
-
 import pytest
 from tiny import tiny_tokenizer
 
@@ -15,19 +13,6 @@ pytestmark = pytest.mark.slow
 HOSTILE = (
     "</script><script>document.title='run'</script><img src=x onerror=\"document.title='run'\">\u202e\u200b" + "w" * 500
 )
-
-
-@pytest.fixture(scope="module")
-def browser():
-    """Chromium, where it and playwright are there."""
-    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    path = shutil.which("chromium") or shutil.which("google-chrome")
-    if path is None:
-        pytest.skip("there is no Chromium here")
-    with sync_api.sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield opened
-        opened.close()
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,5 @@
 """The report in a browser: nothing in it runs, nothing is asked for, and it fits a phone, a screen and paper."""
 
-import shutil
-
 import pytest
 from parsed_page import HOSTILE
 from report_runs import interval, make_run, sample, scores
@@ -11,19 +9,6 @@ from mlxtune.iteration.report.page import write_report
 pytestmark = pytest.mark.slow
 
 WIDTHS = (360, 800, 1400)
-
-
-@pytest.fixture(scope="module")
-def browser():
-    """Chromium, where it and playwright are there."""
-    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
-    path = shutil.which("chromium") or shutil.which("google-chrome")
-    if path is None:
-        pytest.skip("there is no Chromium here")
-    with sync_api.sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield opened
-        opened.close()
 
 
 @pytest.fixture(scope="module")

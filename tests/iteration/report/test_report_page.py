@@ -39,6 +39,12 @@ def part_of(told, rows=9):
     return {"rows": rows, "base": told["base"], "tuned": told["tuned"], "differences": corrected}
 
 
+def rival(told, **changes):
+    """Another model in the table of ``told``, with the same figures as the base."""
+    same = {"metrics": told["base"], "differences": told["differences"], "cost": {}}
+    return {"label": "large", "model": "large", "shots": 0, "notes": []} | same | changes
+
+
 def hostile_files(text):
     """Every place of a run's files that holds a user's words or another program's, with ``text`` in it."""
     metric = f"triage.{text}"
@@ -50,9 +56,7 @@ def hostile_files(text):
         "by_group": {"column": text, "groups": [{"group": text} | part], "others": None},
         "worst": [{"where": text, "row": 0, "base_loss": 1.0, "tuned_loss": 2.0, "target_tokens": 3}],
     }
-    told["against"] = [
-        {"label": text, "model": text, "metrics": told["base"], "differences": told["differences"], "cost": {}}
-    ]
+    told["against"] = [rival(told, label=text, model=text, notes=[text])]
     shown = sample(text, f"{text} a", f"{text} b", wanted=text, prompt=text)
     shown["against"] = {text: text}
     known = data(not_checked=[text])
@@ -176,6 +180,14 @@ def test_the_data_are_summed_up_with_mask_leakage_and_private_data(tmp_path):
         assert words in text
 
 
+def test_private_data_of_held_out_rows_alone_are_not_what_a_model_can_give_back(tmp_path):
+    held_out = {"rows": 60, "regions": ["US"], "counts": {"email": 3}, "by_split": {"train": {}, "test": {"email": 3}}}
+    assert "A model can give back" in page_of(tmp_path / "train").text
+    text = page_of(tmp_path / "test", told=data(privacy=held_out)).text
+    assert "A model can give back" not in text
+    assert "None in training rows. mlxtune data scan" in text
+
+
 def test_private_data_are_counted_and_never_shown(tmp_path):
     text = page_of(tmp_path).text
     assert "e-mail addresses" in text
@@ -202,12 +214,53 @@ def test_a_run_of_no_step_has_a_report_too(tmp_path):
     assert "No update was made yet" in page.text
 
 
-@pytest.mark.parametrize("name", ["scores.json", "data.json", "findings.json", "samples.jsonl", "recipe.yaml"])
-def test_a_damaged_file_is_as_good_as_a_missing_one(tmp_path, name):
+@pytest.mark.parametrize("content", [b'{"half": \xff', b"3", b"null"])
+@pytest.mark.parametrize(
+    "name", ["scores.json", "data.json", "findings.json", "samples.jsonl", "lm_eval.json", "recipe.yaml"]
+)
+def test_a_damaged_file_is_as_good_as_a_missing_one(tmp_path, name, content):
     run = make_run(tmp_path / "run")
-    (run.path / name).write_bytes(b'{"half": \xff')
+    (run.path / name).write_bytes(content)
     text = Page(write_report(run).path.read_text(encoding="utf-8")).text
-    assert ("json is damaged" in text) == (name in ("scores.json", "data.json"))
+    assert (f"{name} is damaged" in text) == (name in ("scores.json", "data.json", "findings.json"))
+    assert ("samples.jsonl is missing or damaged" in text) == (name == "samples.jsonl")
+
+
+def test_what_scoring_did_not_ask_is_told_as_missing(tmp_path):
+    page = page_of(tmp_path, scored=scores(tasks=[], headline="bits_per_byte"), samples=[])
+    missing = page.text[page.text.index("Missing here") : page.text.index("Before and after")]
+    assert "answers side by side: the recipe names no task" in missing
+    assert "forgetting: no general questions were asked" in missing
+
+
+def test_the_rings_checkpoint_is_kept_only_once_training_has_ended(tmp_path):
+    assert "ringed: the checkpoint that was kept" in page_of(tmp_path / "done").text
+    unfinished = page_of(tmp_path / "half", finished=False, scored=None, told=None, findings=None)
+    assert "ringed: the best so far" in unfinished.text
+
+
+def test_a_finding_names_the_key_before_what_to_do_with_it_and_nothing_that_is_not_known(tmp_path):
+    finding = FINDINGS[0] | {"evidence": {"best_step": 20, "largest": None}}
+    text = page_of(tmp_path, findings=[finding]).text
+    assert "training.max_steps: stop earlier." in text
+    assert "best step 20" in text
+    assert "None" not in text[text.index("best step 20") :]
+
+
+def test_what_is_to_be_known_of_another_model_is_told(tmp_path):
+    told = scores()
+    told["against"] = [rival(told, notes=["it has no chat template"])]
+    assert "large: it has no chat template" in page_of(tmp_path, scored=told).text
+
+
+def test_the_commands_that_make_it_again_name_the_device_and_the_other_models(tmp_path):
+    told = scores()
+    base = {"label": "base, 4-shot", "model": "smollm2-135m-instruct", "shots": 4}
+    told["against"] = [rival(told, **base), rival(told), rival(told, label="large, 4-shot", shots=4)]
+    text = page_of(tmp_path, scored=told).text
+    run = tmp_path / "run"
+    assert f"mlxtune train {run / 'recipe.resolved.json'} --device cpu" in text
+    assert f"mlxtune evaluate --force --against large --shots 4 --shots 0 {run}" in text
 
 
 def test_skipped_updates_and_short_memory_are_told(tmp_path):

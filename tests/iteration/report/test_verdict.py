@@ -61,6 +61,19 @@ def test_a_few_leaked_rows_and_rows_that_are_nearly_so_are_reservations(tmp_path
     assert found.reservations[1].startswith("Near the training data: 7 of 60")
 
 
+@pytest.mark.parametrize("same", [1, 60])
+def test_a_leak_is_told_once_whatever_found_it(tmp_path, same):
+    found = {"kind": "leaked_test_set", "severity": "problem", "sentence": "the test set is leaked"}
+    told = verdict_of(tmp_path, told=leaked(same), findings=[found])
+    assert " ".join([told.sentence, *told.reservations]).lower().count("leaked") == 1
+
+
+def test_test_rows_that_validation_has_too_are_not_quite_unseen(tmp_path):
+    known = data(overlap={"rows": 60, "same": 2, "asks_same": 1, "near": 0, "first": []})
+    (told,) = verdict_of(tmp_path, told=known).reservations
+    assert told.startswith("Not quite unseen: 3 of 60 (5 %) test rows")
+
+
 def test_validation_rows_flatter_and_that_is_said(tmp_path):
     found = verdict_of(tmp_path, scored=scores(split="valid"), told=None)
     assert "60 validation rows" in found.sentence
@@ -123,6 +136,11 @@ def test_a_run_that_is_not_finished_says_how_far_it_came_and_how_to_go_on(tmp_pa
     assert found.tone == "open"
     assert found.sentence.startswith("Not finished: 2 updates were made")
     assert f"mlxtune train --resume {tmp_path / 'run'}" in found.sentence
+
+
+def test_one_update_was_made(tmp_path):
+    found = verdict_of(tmp_path, finished=False, scored=None, told=None, lines=[step(1)])
+    assert found.sentence.startswith("Not finished: 1 update was made so far")
 
 
 def test_scores_of_another_adapter_do_not_count(tmp_path):
