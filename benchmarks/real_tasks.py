@@ -56,7 +56,7 @@ class RealTask:
                 "batch_size": self.batch_size,
                 "learning_rate": self.learning_rate,
             },
-            "evaluation": {"every_steps": 100, "tasks": [self.task]},
+            "evaluation": {"every_steps": 100, "tasks": [self.task], "forgetting": False},
             "checkpoint": {"every_steps": 100},
         }
 
@@ -66,7 +66,8 @@ TASKS = {
         "banking77",
         {"name": "intent", "scorer": "choice"},
         {"columns": {"label": "category"}},
-        shares=(0.5, 0.17),
+        shares=(0.5, 0.1),
+        epochs=1,
     ),
     "unfair_tos": RealTask(
         "unfair_tos", {"name": "clause", "scorer": "choice"}, {"columns": {"text": "sentence", "label": "tag"}}
@@ -75,15 +76,16 @@ TASKS = {
         "pubmedqa",
         {"name": "decision", "scorer": "choice"},
         {"columns": {"prompt": ["CONTEXTS", "QUESTION"], "completion": "final_decision"}},
+        epochs=1,
     ),
     "sentence_polarity": RealTask(
-        "sentence_polarity", {"name": "polarity", "scorer": "choice"}, shares=(0.5, 0.5), epochs=1
+        "sentence_polarity", {"name": "polarity", "scorer": "choice"}, shares=(0.3, 0.5), epochs=1
     ),
-    "wikisql": RealTask("wikisql", {"name": "query", "scorer": "exact_match", "max_tokens": 64}, epochs=3),
+    "wikisql": RealTask("wikisql", {"name": "query", "scorer": "exact_match", "max_tokens": 64}),
     "gsm8k": RealTask(
         "gsm8k",
         {"name": "answer", "scorer": "numeric", "pattern": r"####\s*(.+)", "max_tokens": 256},
-        shares=(0.4, 0.25),
+        shares=(0.3, 0.25),
         epochs=1,
     ),
 }
