@@ -4,8 +4,6 @@ This is what ``mlxtune train`` calls. All that can be wrong with a recipe, a mod
 made, so that a mistake leaves nothing behind. Where several ranks train together, rank 0 says what and writes all.
 """
 
-import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -14,7 +12,7 @@ from typing import Any
 import mlx.core as mx
 
 from mlxtune.device.distributed import Ranks, open_ranks
-from mlxtune.errors import AdapterError, RunError, UsageError
+from mlxtune.errors import AdapterError, UsageError
 from mlxtune.evaluation.heldout import read_heldout
 from mlxtune.files import sha256_of
 from mlxtune.iteration.card import write_card
@@ -29,6 +27,7 @@ from mlxtune.iteration.finish import (
 from mlxtune.iteration.forecast import settle_memory
 from mlxtune.iteration.labels import with_labels_of
 from mlxtune.iteration.opening import chat_template_hash, open_recipe
+from mlxtune.iteration.ranks import heard, refuse_other_inputs, tell, with_own_validation
 from mlxtune.iteration.ready import Ready, frozen_prefix, make_ready
 from mlxtune.iteration.score import score_run
 from mlxtune.iteration.steps import make_training
@@ -106,14 +105,14 @@ def _run_new(
     loaded.check_files()
     check_trackers(loaded.recipe.report_to)
     # without defaults: what the recipe leaves out may be an adapter's to say
-    _tell(ranks, recipe=loaded.recipe.model_dump(mode="json", exclude_unset=True))
+    tell(ranks, recipe=loaded.recipe.model_dump(mode="json", exclude_unset=True))
     opened = open_recipe(loaded.recipe, device=device, progress=watch.progress)
     try:
         ready = make_ready(opened)
     except AdapterError as error:
         place = error.where or loaded.place_of(("method",))
         raise AdapterError(error.message, where=place, remedy=error.remedy) from error
-    _refuse_other_inputs(ready, ranks)
+    refuse_other_inputs(ready, ranks)
     ready, found = settle_memory(ready, auto=auto, progress=watch.progress)
     if found is not None:
         watch.foretold(found)
@@ -168,18 +167,18 @@ def resume_run(
     with network_off(when=settings.offline), lock(run, to_write=not is_done()):
         if is_done():
             finished = run.read_manifest()["finished"]
-            _tell(ranks, finished=finished, run_dir=str(run.path))
+            tell(ranks, finished=finished, run_dir=str(run.path))
             found = known_findings(run) if is_concluded(run) else conclude(run)
             return RunResult(run_dir=run.path, **finished, scores=run.read_scores(), findings=found)
         _warn_if_synced(run.path, watch)
-        _tell(ranks, recipe=settings.model_dump(mode="json"))
+        tell(ranks, recipe=settings.model_dump(mode="json"))
         before = run.read_manifest()["inputs"]
         revision, commits = before["model"].get("revision"), before.get("data_commits")
         opened = open_recipe(settings, device=device, revision=revision, commits=commits, progress=watch.progress)
         inputs = {run.resolved.name: sha256_of(run.resolved), **opened.inputs()}
         refuse_changes(before, inputs, where=run.path)
         ready = make_ready(opened)
-        _refuse_other_inputs(ready, ranks)
+        refuse_other_inputs(ready, ranks)
         return _train_and_score(run, ready, ranks, score=score, watch=watch)
 
 
@@ -207,7 +206,7 @@ def _train_along(ranks: Ranks, *, device: str, watch: Watch) -> RunResult:
 
     What to train, and from which state on, rank 0 says; the model and the data have to be here as well.
     """
-    told = json.loads(ranks.text_of_first())
+    told = heard(ranks)
     if "finished" in told:
         return RunResult(run_dir=Path(told["run_dir"]), **told["finished"])
     recipe = Recipe.model_validate(told["recipe"])
@@ -218,31 +217,13 @@ def _train_along(ranks: Ranks, *, device: str, watch: Watch) -> RunResult:
 def _train_along_by(recipe: Recipe, ranks: Ranks, *, device: str, watch: Watch) -> RunResult:
     ready = make_ready(open_recipe(recipe, device=device, progress=watch.progress))
     ready, _ = settle_memory(ready)
-    _refuse_other_inputs(ready, ranks)
+    refuse_other_inputs(ready, ranks)
     run = RunFolder(Path(ranks.text_of_first()))
     follow(ready.state, ranks)
     watch.started(run, ready)
     ended_by = _train(run, ready, ranks, watch, log=lambda _line: None)
     watch.trained()
     return _result(run, ready, ended_by)
-
-
-def _tell(ranks: Ranks, **what: Any) -> None:
-    """Tell the other ranks what there is to do."""
-    ranks.text_of_first(json.dumps(what))
-
-
-def _refuse_other_inputs(ready: Ready, ranks: Ranks) -> None:
-    """Raises: RunError, on a rank that would train on something else than rank 0: the sums would mean nothing."""
-    if ranks.is_alone:
-        return
-    own = {**ready.opened.inputs(), "order of batches": hashlib.sha256(repr(ready.order.epoch(0)).encode()).hexdigest()}
-    first = json.loads(ranks.text_of_first(json.dumps(own)))
-    if changed := [name for name in own if own[name] != first[name]]:
-        raise RunError(
-            f"rank {ranks.rank} has not what rank 0 has: {', '.join(changed)} differ",
-            remedy="give all machines the same model, data and versions of mlxtune, at the same paths",
-        )
 
 
 def _train_and_score(run: RunFolder, ready: Ready, ranks: Ranks, *, score: bool, watch: Watch) -> RunResult:
@@ -303,7 +284,7 @@ def _load_newest(run: RunFolder, ready: Ready, watch: Watch, log: Log) -> None:
 
 def _train(run: RunFolder, ready: Ready, ranks: Ranks, watch: Watch, log: Log) -> EndedBy:
     """The loop, with what it says of each step and where it saves."""
-    ready = _with_own_validation(ready, ranks)
+    ready = with_own_validation(ready, ranks)
     opened, state = ready.opened, ready.state
     rows = {split: dataset.rows for split, dataset in opened.datasets.items()}
 
@@ -344,16 +325,6 @@ def _train(run: RunFolder, ready: Ready, ranks: Ranks, watch: Watch, log: Log) -
         ranks=ranks,
     )
     return train(state, training)
-
-
-def _with_own_validation(ready: Ready, ranks: Ranks) -> Ready:
-    """The same with this rank's share of the validation rows."""
-    opened = ready.opened
-    valid = opened.datasets.get("valid")
-    if valid is None or ranks.is_alone:
-        return ready
-    own = replace(valid, rows=ranks.share(valid.rows))
-    return replace(ready, opened=replace(opened, datasets={**opened.datasets, "valid": own}))
 
 
 def _let_go(ready: Ready) -> None:
