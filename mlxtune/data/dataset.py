@@ -356,12 +356,6 @@ def _fit_all(
         why = dropped[0].why if dropped else "the weights of the files leave none"
         raise DataError(f"none of the {len(store)} rows is left; the first: {why}", where=path, remedy=remedy)
     kept = in_epoch > 0
-    file_of = np.repeat(np.arange(len(stream.files)), census.rows_read)
-    an_epoch, lost = (
-        np.bincount(file_of, counted, minlength=len(stream.files)).astype(int).tolist()
-        for counted in (in_epoch, left == 0)
-    )
-    _refuse_no_replay(stream, an_epoch)
     report = DataReport(
         format=census.forms[0],
         kind=census.kind,
@@ -371,20 +365,31 @@ def _fit_all(
         target_tokens=int(rows.facts.target_count.sum(dtype=np.int64)),
         dropped=tuple(dropped),
         truncated=tuple(truncated),
-        files=tuple(
-            FileReport(file.name, form, why, file.weight, read, there, file.share, gone)
-            for file, form, why, read, there, gone in zip(
-                stream.files, census.forms, census.whys, census.rows_read, an_epoch, lost, strict=True
-            )
-        ),
+        files=_file_reports(census, stream, in_epoch, left == 0),
     )
+    _refuse_no_replay(report.files)
     return Dataset(rows, report, census.system(np.flatnonzero(kept)), census.thinks, stream, kept)
 
 
-def _refuse_no_replay(stream: Stream, an_epoch: Sequence[int]) -> None:
-    remedy = "raise data.max_seq_length, or name a file with shorter rows"
-    for file, rows in zip(stream.files, an_epoch, strict=True):
-        if file.share is not None and not rows:
+def _file_reports(census: Census, stream: Stream, in_epoch: np.ndarray, lost: np.ndarray) -> tuple[FileReport, ...]:
+    """Of each file; ``in_epoch`` [rows] is how often an epoch has a row that was read, ``lost`` [rows] whether none is
+    left of it.
+    """
+    file_of = np.repeat(np.arange(len(stream.files)), census.rows_read)
+    an_epoch, gone = (
+        np.bincount(file_of, counted, minlength=len(stream.files)).astype(int).tolist() for counted in (in_epoch, lost)
+    )
+    of_each = zip(stream.files, census.forms, census.whys, census.rows_read, an_epoch, gone, strict=True)
+    return tuple(
+        FileReport(file.name, form, why, file.weight, read, rows, file.share, dropped)
+        for file, form, why, read, rows, dropped in of_each
+    )
+
+
+def _refuse_no_replay(files: Sequence[FileReport]) -> None:
+    for file in files:
+        if file.share is not None and not file.rows:
+            remedy = "raise data.max_seq_length, or name a file with shorter rows"
             raise DataError("none of the rows of replay can be used: all are too long", where=file.name, remedy=remedy)
 
 
