@@ -3,11 +3,12 @@
 import base64
 import hashlib
 import re
-from html.parser import HTMLParser
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from parsed_page import HOSTILE, VOID
+from parsed_page import Page as ParsedPage
 from tiny import tiny_tokenizer
 
 from mlxtune.data.example import Example, Message
@@ -16,64 +17,39 @@ from mlxtune.data.inspect import Sharing, inspect_row
 from mlxtune.data.inspection.inspect_page import make_page, share_told, sharing_told
 from mlxtune.data.render import Renderer
 
-HOSTILE = (
-    "</script><script>alert(1)</script>",
-    "<img src=x onerror=alert(1)>",
-    "\" onmouseover=\"alert(1)' autofocus='",
-    "<!-- ]]> --> &amp; &lt;b&gt; &#60;",
-    "user \u202etxt.exe \u2066\u200b\ufeff",
-    "\x1b[31m\x00\x07\x7f\x9b",
-    "</span></div></section></main></body></html>",
-    "javascript:alert(1) {{7*7}} ${7*7}",
-    "tab\t, old Mac\r, new\n, \u2028 and \u2029",
-)
-VOID = {"meta", "input", "br", "img", "link", "hr"}
 
-
-class Page(HTMLParser):
-    """What a browser would make of it: tokens with their text, tags, and what runs."""
+class Page(ParsedPage):
+    """With the tokens on it: ``sides`` are texts, each a list of tokens with what was drawn of them."""
 
     def __init__(self, text):
-        super().__init__(convert_charrefs=True)
-        self.tags, self.tokens, self.sides, self.styles, self.scripts, self.visible = [], [], [], [], [], []
-        self.open, self.token, self.character = [], None, None
-        self.marked = []
-        self.feed(text)
-        self.close()
+        self.sides, self.token, self.character, self.classes = [], None, None, []
+        super().__init__(text)
 
     def handle_starttag(self, tag, attrs):
+        super().handle_starttag(tag, attrs)
         attributes = dict(attrs)
         classes = (attributes.get("class") or "").split()
-        self.tags.append((tag, attributes))
         if tag not in VOID:
-            self.open.append((tag, classes))
+            self.classes.append(classes)
         if "text" in classes:
             self.sides.append([])
         if "k" in classes:
-            self.token = {
-                "text": "",
-                "classes": classes,
-                **attributes,
-                "marked": any(t == "mark" for t, _ in self.open),
-            }
+            self.token = {"text": "", "classes": classes, **attributes, "marked": "mark" in self.open}
             self.sides[-1].append(self.token)
         if "data-u" in attributes:
             self.character = chr(int(attributes["data-u"], 16))
             self.token["text"] += self.character
 
     def handle_endtag(self, tag):
-        opened, classes = self.open.pop()
-        assert opened == tag, f"</{tag}> closes <{opened}>"
+        super().handle_endtag(tag)
+        classes = self.classes.pop()
         if "k" in classes:
             self.token = None
         if "u" in classes:
             self.character = None
 
     def handle_data(self, data):
-        if self.open and self.open[-1][0] in ("script", "style"):
-            (self.scripts if self.open[-1][0] == "script" else self.styles).append(data)
-            return
-        self.visible.append(data)
+        super().handle_data(data)
         if self.token is not None and self.character is None:
             self.token["text"] += data
 
@@ -97,7 +73,7 @@ def page_of(*rows, title="rows", facts=None):
     return make_page([(f"row {i}", row) for i, row in enumerate(rows, start=1)], title=title, facts=facts or {})
 
 
-@pytest.mark.parametrize("text", HOSTILE)
+@pytest.mark.parametrize("text", [text for text in HOSTILE if "\ud800" not in text])  # which reading refuses
 def test_hostile_text_is_text(renderer, text):
     row = inspected(renderer, chat(text, text + "!"))
     page = Page(page_of(row, Fault("rows.jsonl:2", text), title=text, facts={text: text}))
