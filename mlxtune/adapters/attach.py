@@ -1,13 +1,13 @@
 """Putting an adapter on a network: which of its layers get an update, and what is trainable afterwards.
 
-A layer is named by its path in mlx-lm's network (``model.layers.0.self_attn.q_proj``). A training run adapts linear
-layers inside the blocks, those of a mixture's experts too; an adapter that comes in may also be on the embedding and
-the head. The few classes of linear layer that no update fits are refused rather than skipped: a user who asked for all
-would not hear of it. Knows nothing of files.
+A layer is named by its path in mlx-lm's network (``model.layers.0.self_attn.q_proj``). Adapted are linear layers inside
+the blocks, those of a mixture's experts too, and by name what is outside them, the embedding and the head. The few
+classes of linear layer that no update fits are refused rather than skipped: a user who asked for all would not hear of
+it. Knows nothing of files.
 """
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -15,8 +15,17 @@ import mlx.core as mx
 from mlx import nn
 from mlx.utils import tree_flatten, tree_unflatten
 
-from mlxtune.adapters.lora import LowRank, adapted_kind, initial_factors, lora_layers
-from mlxtune.adapters.saved import saved_modules
+from mlxtune.adapters.lora import (
+    LoRASwitchLinear,
+    LowRank,
+    adapted_kind,
+    initial_factors,
+    initial_magnitude,
+    lora_layers,
+)
+from mlxtune.adapters.names import Names
+from mlxtune.adapters.saved import SavedModule, can_be_saved, own_weights, saved_modules, under_adapter, with_weights
+from mlxtune.adapters.shape import LoraShape, is_meant, is_named
 from mlxtune.errors import AdapterError
 
 MISFITS_SHOWN = 5
@@ -30,43 +39,6 @@ READ_PAST_THE_LAYER = {
 """Layers whose weight a family's own code multiplies with, so that nothing put in the layer's place would be met."""
 
 
-@dataclass(frozen=True)
-class LoraShape:
-    """What a LoRA adapter looks like, whatever its numbers are. Raises AdapterError for values that mean nothing."""
-
-    rank: int
-    alpha: float
-    dropout: float = 0.0
-    target_modules: tuple[str, ...] | Literal["all-linear"] = "all-linear"
-    """Names a layer's path ends with, as in PEFT: ``q_proj`` or ``self_attn.q_proj``."""
-    layers: int | Literal["all"] = "all"
-    """``all``, or how many blocks at the top, those nearest the head."""
-
-    def __post_init__(self) -> None:
-        if self.rank < 1:
-            raise AdapterError(f"a LoRA rank is at least 1, not {self.rank}", remedy="raise method.rank")
-        if not 0.0 < self.alpha < float("inf"):
-            raise AdapterError(f"a LoRA alpha is a number above 0, not {self.alpha}", remedy="raise method.alpha")
-        if not 0.0 <= self.dropout < 1.0:
-            raise AdapterError(
-                f"a LoRA dropout is at least 0 and below 1, not {self.dropout}", remedy="choose another method.dropout"
-            )
-        if self.layers != "all" and self.layers < 1:
-            raise AdapterError(
-                f"a LoRA adapter has at least 1 block, not {self.layers}",
-                remedy="raise method.layers, or set it to all",
-            )
-        if not self.target_modules:
-            raise AdapterError(
-                "a LoRA adapter has at least one target module", remedy="name some in method.target_modules"
-            )
-
-    @property
-    def scale(self) -> float:
-        """What a layer's B A is multiplied with: alpha / rank, as in PEFT."""
-        return self.alpha / self.rank
-
-
 def attach_lora(network: Any, shape: LoraShape, *, seed: int) -> None:
     """Put an update on the layers that ``shape`` names, in place, and freeze everything else.
 
@@ -76,14 +48,30 @@ def attach_lora(network: Any, shape: LoraShape, *, seed: int) -> None:
         network: an mlx-lm network, whose ``layers`` are its blocks.
         seed: decides A, together with a layer's path; see `initial_factors`.
 
-    Raises: AdapterError, if a target matches nothing or an unsuited layer, if there are fewer blocks than asked for, or
-        if the network has an adapter already.
+    Raises: AdapterError, if a name or a pattern matches nothing or an unsuited layer, if there are fewer blocks than
+        asked for, or if the network has an adapter already.
     """
     refuse_second(network)
+    saved = modules_to_save(network, shape.modules_to_save)
     updates = {}
-    for path, module in target_layers(network, shape.target_modules, shape.layers).items():
-        updates[path] = Update(*initial_factors(module, shape.rank, seed=seed, path=path), scale=shape.scale)
+    for path, module in target_layers(network, shape.target_modules, shape.layers, saved=saved).items():
+        if shape.use_dora and adapted_kind(module) is LoRASwitchLinear:
+            raise AdapterError(
+                f"{path} is a mixture's experts, for which DoRA is not available",
+                remedy="name other layers in method.target_modules, or set method.type to lora",
+            )
+        factors = initial_factors(module, shape.rank_of(path), seed=seed, path=path)
+        m = initial_magnitude(module) if shape.use_dora else None
+        updates[path] = Update(*factors, scale=shape.scale_of(path), m=m, use_rslora=shape.use_rslora)
+    for key, patterns in (("rank_pattern", shape.rank_pattern), ("alpha_pattern", shape.alpha_pattern)):
+        for pattern in patterns:
+            if not any(is_meant(path, pattern) for path in updates):
+                raise AdapterError(
+                    f"method.{key} has {pattern!r}, which matches no layer that has an update",
+                    remedy="write the end of a layer's name, such as v_proj, or leave it out",
+                )
     attach_updates(network, updates, dropout=shape.dropout)
+    save_modules(network, {path: with_weights(module, own_weights(module)) for path, module in saved.items()})
 
 
 @dataclass(frozen=True)
@@ -95,6 +83,7 @@ class Update:
     scale: float
     m: mx.array | None = None
     norm_axis: int = 1
+    use_rslora: bool = False
 
 
 def attach_updates(network: Any, updates: Mapping[str, Update], *, dropout: float = 0.0) -> None:
@@ -109,6 +98,39 @@ def attach_updates(network: Any, updates: Mapping[str, Update], *, dropout: floa
     network.update_modules(tree_unflatten(adapted))
 
 
+def save_modules(network: Any, saved: Mapping[str, SavedModule]) -> None:
+    """Put saved modules in their places, by path, in place; what they stand for stays frozen."""
+    network.update_modules(tree_unflatten(list(saved.items())))
+    for module in saved.values():
+        module.original.freeze()
+
+
+def modules_to_save(network: Any, names: Sequence[str]) -> dict[str, nn.Module]:
+    """The modules that ``method.modules_to_save`` means, by path, as they are without an adapter.
+
+    Raises: AdapterError, for a name that matches nothing, or a module that cannot be trained as a whole.
+    """
+    found: dict[str, nn.Module] = {}
+    modules: dict[str, Any] = {
+        path: module.original if isinstance(module, SavedModule) else module
+        for path, module in network.named_modules()
+        if path
+    }
+    for name in names:
+        matches = {path: module for path, module in modules.items() if is_named(path, name)}
+        if not matches:
+            raise _no_match(name, modules, "module", "modules_to_save", network)
+        for path, module in matches.items():
+            if not can_be_saved(module) or is_read_past(network, path) or not own_weights(module):
+                raise AdapterError(
+                    f"{path} is a {type(module).__name__}, which cannot be trained as a whole",
+                    remedy="name embed_tokens, lm_head, a norm or a linear layer in method.modules_to_save",
+                )
+            found[path] = module
+    _check_ends(network, found)
+    return found
+
+
 def block_paths(network: Any) -> list[str]:
     """The paths of the network's blocks, lowest first: ``model.layers.0``, ``model.layers.1``, ..."""
     paths = {id(module): path for path, module in network.named_modules()}
@@ -116,23 +138,38 @@ def block_paths(network: Any) -> list[str]:
 
 
 def target_layers(
-    network: Any, target_modules: tuple[str, ...] | Literal["all-linear"], layers: int | Literal["all"] = "all"
+    network: Any,
+    target_modules: tuple[str, ...] | Literal["all-linear"],
+    layers: int | Literal["all"] = "all",
+    *,
+    saved: Container[str] = (),
 ) -> dict[str, nn.Module]:
-    """The linear layers that a LoRA adapter of this kind sits on, by path, lowest block first.
+    """The layers that a LoRA adapter of this kind sits on, by path, lowest block first.
 
     An adapter that is attached already does not change the answer.
+
+    Args:
+        saved: paths of modules that are trained in full, and have no update; a name may not mean only such.
+
     Raises: AdapterError, as `attach_lora` does.
     """
     found = block_layers(network, layers)
     if target_modules == "all-linear":
         chosen = set(found)
     else:
+        blocks = tuple(f"{block}." for block in block_paths(network))
+        found |= {path: layer for path, layer in adaptable_layers(network).items() if not path.startswith(blocks)}
         chosen = set()
         for name in target_modules:
             matches = {path for path in found if is_named(path, name)}
             if not matches:
-                raise _no_match(name, found)
+                raise _no_match(name, found, "linear layer of the blocks", "target_modules", network)
+            if all(path in saved for path in matches):
+                raise AdapterError(
+                    f"{name} is in method.target_modules and in method.modules_to_save", remedy="leave it out of one"
+                )
             chosen |= matches
+    chosen = {path for path in chosen if path not in saved}
     for path in sorted(chosen):
         if adapted_kind(found[path]) is None:
             leaves = sorted({path.rsplit(".", 1)[-1] for path in found if adapted_kind(found[path]) is not None})
@@ -140,12 +177,24 @@ def target_layers(
                 f"{path} is a {type(found[path]).__name__}, a layer that LoRA is not available for",
                 remedy=f"name others in method.target_modules: {', '.join(leaves)}",
             )
+    _check_ends(network, chosen)
     return {path: module for path, module in found.items() if path in chosen}
 
 
-def is_named(path: str, name: str) -> bool:
-    """Whether the target ``name`` means the layer at ``path``, by PEFT's rule: the whole path, or its end."""
-    return path == name or path.endswith(f".{name}")
+def _check_ends(network: Any, paths: Iterable[str]) -> None:
+    """Raises: AdapterError, for an embedding or head whose weight the family's code reads past the layer."""
+    blocks = tuple(f"{block}." for block in block_paths(network))
+    modules = dict(network.named_modules())
+    for path in paths:
+        layer = under_adapter(modules[path])
+        outside = not path.startswith(blocks) and isinstance(
+            layer, nn.Linear | nn.QuantizedLinear | nn.Embedding | nn.QuantizedEmbedding
+        )
+        if outside and (names := Names(network)).is_reading_weights:
+            raise AdapterError(
+                f"what {names.family} does with its {path} is not known, so it cannot be trained",
+                remedy="leave it out of method.target_modules and method.modules_to_save",
+            )
 
 
 def block_layers(network: Any, layers: int | Literal["all"] = "all") -> dict[str, nn.Module]:
@@ -179,9 +228,11 @@ def adaptable_layers(network: Any) -> dict[str, nn.Module]:
         module = modules[path]
         if is_read_past(network, path):
             continue
+        if isinstance(module, SavedModule):
+            module = module.original
         if isinstance(module, LowRank):
             found[path] = module.base
-        elif not isinstance(modules.get(path.rpartition(".")[0]), LowRank) and _is_adaptable(module):
+        elif not isinstance(modules.get(path.rpartition(".")[0]), LowRank | SavedModule) and _is_adaptable(module):
             found[path] = module
     return found
 
@@ -197,39 +248,11 @@ def _is_adaptable(module: nn.Module) -> bool:
     return adapted_kind(module) is not None or isinstance(module, kinds) or hasattr(module, "to_lora")
 
 
-def shape_in_training(network: Any) -> LoraShape:
-    """The shape with which `attach_lora` would have put the network's adapter there.
-
-    Raises: AdapterError, for an adapter of another kind, which training does not go on from.
-    """
-    layers = dict(lora_layers(network))
-    kinds = {
-        "whole modules": bool(saved_modules(network)),
-        "DoRA": any("m" in layer for layer in layers.values()),
-        "ranks that differ by layer": len({layer.rank for layer in layers.values()}) > 1,
-        "alphas that differ by layer": len({layer.scale for layer in layers.values()}) > 1,
-        "an update of the embedding or the head": not layers.keys() <= block_layers(network).keys(),
-    }
-    if odd := [kind for kind, is_there in kinds.items() if is_there]:
-        raise AdapterError(
-            f"the adapter has {', '.join(odd)}; training cannot go on from that",
-            remedy="fuse it, and train a new adapter on the result",
-        )
-    blocks = block_paths(network)
-    top = next(
-        len(blocks) - i for i, block in enumerate(blocks) if any(path.startswith(f"{block}.") for path in layers)
-    )
-    names = tuple(sorted({path.rpartition(".")[2] for path in layers}))
-    if target_layers(network, names, top).keys() != layers.keys():
-        names = tuple(layers)
-    one = next(iter(layers.values()))
-    return LoraShape(one.rank, one.alpha, one.dropout, names, "all" if top == len(blocks) else top)
-
-
 def adapter_parameters(network: nn.Module) -> dict[str, mx.array]:
     """The arrays of an attached adapter by their names in the network, which are mlx-lm's; factors are float32.
 
-    ``{layer}.lora_a`` and ``{layer}.lora_b``, with DoRA ``{layer}.m``; of saved modules ``{module}.saved.weight``.
+    ``{layer}.lora_a`` and ``{layer}.lora_b``, with DoRA ``{layer}.m``; of saved modules ``{module}.saved.weight``;
+    without either, the weights of the network's own that train (`full.trained_weights`).
     """
     parameters: dict[str, mx.array] = {}
     for path, layer in lora_layers(network):
@@ -237,6 +260,8 @@ def adapter_parameters(network: nn.Module) -> dict[str, mx.array]:
     for path, module in saved_modules(network):
         arrays: Any = tree_flatten(module.saved.parameters())
         parameters |= {f"{path}.saved.{name}": array for name, array in arrays}
+    if not parameters:
+        parameters = tree_flatten(network.trainable_parameters(), destination={})  # pyright: ignore[reportAssignmentType]
     return parameters
 
 
@@ -272,11 +297,21 @@ def refuse_misfits(misfits: Sequence[str]) -> None:
         )
 
 
-def _no_match(name: str, found: Mapping[str, nn.Module]) -> AdapterError:
-    leaves = sorted({path.rsplit(".", 1)[-1] for path in found})
+def _no_match(name: str, found: Mapping[str, nn.Module], what: str, key: str, network: Any) -> AdapterError:
+    tied = Names(network).tied_embedding
+    if name == "lm_head" and tied is not None:
+        embedding = tied.rpartition(".")[2]
+        return AdapterError(
+            f"the network's head is its embedding, so there is no lm_head for method.{key}",
+            remedy=f"name {embedding}, which trains both",
+        )
+    leaves = sorted({path.rsplit(".", 1)[-1] for path in found if not path.rsplit(".", 1)[-1].isdigit()})
     nearest = difflib.get_close_matches(name, leaves, n=1)
     hint = f"did you mean {nearest[0]}? " if nearest else ""
+    kind = "target module" if key == "target_modules" else f"method.{key}:"
     return AdapterError(
-        f"target module {name!r} matches no linear layer of the blocks",
-        remedy=f"{hint}the network's blocks have {', '.join(leaves)}",
+        f"{kind} {name!r} matches no {what}",
+        remedy=f"{hint}the network's blocks have {', '.join(leaves)}"
+        if key == "target_modules"
+        else f"{hint}the network has {', '.join(leaves)}",
     )

@@ -4,6 +4,8 @@
     adapters.safetensors         mlx-lm's names and layout: mlx_lm.py has them
     adapter_model.safetensors    PEFT's: peft.py
 
+Of full fine-tuning there are mlx-lm's two alone: ``fine_tune_type: full``, and the trained weights by their names.
+
 The factors are stored twice; an adapter is small beside its base. A program that has no words for an adapter (mlx-lm
 for ranks that differ by layer, PEFT for some families' experts) gets neither keys nor file, so that it refuses the
 folder rather than open it wrongly. Reading takes what either program alone has written, and refuses by name every
@@ -21,6 +23,7 @@ from mlx import nn
 from mlxtune.adapters import mlx_lm, peft
 from mlxtune.adapters.attach import adapter_parameters
 from mlxtune.adapters.stored import Stored, WordsMissing
+from mlxtune.device.reductions import all_finite
 from mlxtune.errors import AdapterError, MlxtuneError, ModelError
 from mlxtune.files import sha256_of, write_json
 from mlxtune.models.safetensors import validate_safetensors, write_safetensors
@@ -43,25 +46,35 @@ def save_adapter(network: nn.Module, folder: Path, *, base_model: str, extra: Ma
     """
     if not adapter_parameters(network):
         raise AdapterError("the network has no adapter to save", remedy="put one on it first")
-    written, not_for = {}, {}
-    try:
-        tensors = peft.tensors_of(network)
+    not_for = check_can_be_saved(network)
+    written: dict[str, Any] = {}
+    if "PEFT" not in not_for:
         written |= peft.config_of(network, base_model=base_model)
-        write_safetensors(folder / peft.FILE, tensors, {"format": "pt"})
-    except WordsMissing as error:
-        not_for["PEFT"] = str(error)
-    try:
-        tensors = mlx_lm.tensors_of(network)
+        write_safetensors(folder / peft.FILE, peft.tensors_of(network), {"format": "pt"})
+    if "mlx-lm" not in not_for:
         written |= mlx_lm.config_of(network)
-        write_safetensors(folder / mlx_lm.FILE, tensors, {"format": "mlx"})
-    except WordsMissing as error:
-        not_for["mlx-lm"] = str(error)
-    if not written:
-        raise AdapterError(
-            f"no file format holds this adapter: {in_words(not_for)}", remedy="fuse it into its base instead"
-        )
+        write_safetensors(folder / mlx_lm.FILE, mlx_lm.tensors_of(network), {"format": "mlx"})
     own = {**(extra or {}), **({NOT_FOR: not_for} if not_for else {})}
     write_json(folder / CONFIG_FILE, {**written, "mlxtune": own})
+
+
+def check_can_be_saved(network: nn.Module) -> dict[str, str]:
+    """The programs that have no words for the adapter on ``network``, each with the reason; writes nothing.
+
+    Raises: AdapterError, if none has: better before hours of training than after them.
+    """
+    not_for = {}
+    for program, half in (("PEFT", peft), ("mlx-lm", mlx_lm)):
+        try:
+            half.tensors_of(network)
+        except WordsMissing as error:
+            not_for[program] = str(error)
+    if len(not_for) > 1:
+        raise AdapterError(
+            f"no file format holds this adapter: {in_words(not_for)}",
+            remedy="name other layers in method.target_modules or method.modules_to_save",
+        )
+    return not_for
 
 
 def who_can_open(folder: Path) -> dict[str, str | None]:
@@ -72,7 +85,8 @@ def who_can_open(folder: Path) -> dict[str, str | None]:
     config = read_config(folder)
     told = _own(config).get(NOT_FOR)
     reasons = told if isinstance(told, dict) else {}
-    programs = {"PEFT": ("peft_type", peft.FILE), "mlx-lm": ("lora_parameters", mlx_lm.FILE)}
+    mlx_lm_s = "fine_tune_type" if is_full(config) else "lora_parameters"
+    programs = {"PEFT": ("peft_type", peft.FILE), "mlx-lm": (mlx_lm_s, mlx_lm.FILE)}
     return {
         program: None
         if key in config and (folder / file).is_file()
@@ -104,6 +118,31 @@ def read_adapter(folder: Path) -> Stored:
         raise located(error, file if isinstance(error, ModelError) else where) from error
 
 
+def read_weights(folder: Path) -> dict[str, mx.array]:
+    """The weights of a folder that `is_full` of, by their names in the network; not yet read from the disk.
+
+    Raises: AdapterError, if they cannot be read.
+    """
+    file = folder / mlx_lm.FILE
+    _check_is_there(file)
+    try:
+        validate_safetensors(file)
+    except ModelError as error:
+        raise located(error, file) from error
+    looked_at: Any = mx.load(str(file))
+    for name in list(looked_at):
+        array = looked_at.pop(name)  # which is read for this, and let go of
+        if not mx.issubdtype(array.dtype, mx.floating) or not all_finite(array):
+            raise AdapterError(f"{name} is not of finite floats", where=file, remedy="go back to a sound checkpoint")
+    tensors: Any = mx.load(str(file))
+    return tensors
+
+
+def is_full(config: Mapping[str, Any]) -> bool:
+    """Whether a config is of whole weights, as full fine-tuning leaves them, and of no low-rank adapter."""
+    return config.get("fine_tune_type") == "full" and "peft_type" not in config
+
+
 def base_hash(config: Mapping[str, Any]) -> str | None:
     """The SHA-256 of the base that an adapter was trained on, by its config; None if that does not say."""
     told = _own(config).get("model_sha256")
@@ -125,7 +164,8 @@ def hash_of_adapter(folder: Path) -> str:
 
 def _weights_file(folder: Path, config: Mapping[str, Any]) -> Path:
     """The file that holds an adapter's factors, by its config, if it is there."""
-    by_mlx_lm = "lora_parameters" in config and ((folder / mlx_lm.FILE).is_file() or "peft_type" not in config)
+    has_mlx_lm = "lora_parameters" in config or is_full(config)
+    by_mlx_lm = has_mlx_lm and ((folder / mlx_lm.FILE).is_file() or "peft_type" not in config)
     return folder / (mlx_lm.FILE if by_mlx_lm else peft.FILE)
 
 
@@ -157,7 +197,7 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise AdapterError(
             f"the adapter's config is not JSON: {error}", where=path, remedy="copy the adapter again"
         ) from error
-    if not isinstance(config, dict) or not ("peft_type" in config or "lora_parameters" in config):
+    if not isinstance(config, dict) or not ("peft_type" in config or "lora_parameters" in config or is_full(config)):
         raise AdapterError(
             "the adapter's config is neither PEFT's (peft_type) nor mlx-lm's (lora_parameters)",
             where=path,

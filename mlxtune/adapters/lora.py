@@ -12,6 +12,7 @@ recomputation under gradient checkpointing meets it again. The price is one call
 """
 
 import hashlib
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any
@@ -39,9 +40,10 @@ class LowRank(nn.Module, ABC):
         scale: of the product; alpha / R, or alpha / sqrt(R) in rsLoRA.
         dropout: the share of the update's input that a training step drops; the rest is scaled by 1 / (1 - dropout).
         norm_axis: of the weight, along which a row's (or column's) length is taken for DoRA.
+        use_rslora: whether ``scale`` was made by rsLoRA's rule; it changes nothing but what ``alpha`` is said to be.
 
     Source: LoRA, section 4.1, https://arxiv.org/abs/2106.09685; rsLoRA, https://arxiv.org/abs/2312.03732; DoRA,
-    equation 5, https://arxiv.org/abs/2402.09353
+    equation 5 and, for the gradient, section 4.3, https://arxiv.org/abs/2402.09353
     """
 
     base_name = "linear"
@@ -58,6 +60,7 @@ class LowRank(nn.Module, ABC):
         dropout: float = 0.0,
         m: mx.array | None = None,
         norm_axis: int = 1,
+        use_rslora: bool = False,
     ) -> None:
         super().__init__()
         setattr(self, self.base_name, base)  # first: gradients come in the order of the attributes
@@ -68,6 +71,7 @@ class LowRank(nn.Module, ABC):
         self.scale = scale
         self.dropout = dropout
         self.norm_axis = norm_axis
+        self.use_rslora = use_rslora
         # An underscore keeps it out of parameters(), while network.state, which a compiled step captures, has it.
         self._dropout_key: mx.array | None = None
         self._gain: Gain | None = None  # no array, list or dict, hence in neither
@@ -84,10 +88,11 @@ class LowRank(nn.Module, ABC):
 
     @property
     def alpha(self) -> float:
-        """PEFT's lora_alpha, of which ``scale`` is alpha / R; as round a number as it was before it was divided."""
-        alpha = round(self.scale * self.rank, 9)
-        if alpha / self.rank != self.scale:
-            return self.scale * self.rank
+        """PEFT's lora_alpha, of which `scale_of` makes ``scale``; as round a number as it was before it was divided."""
+        divisor = math.sqrt(self.rank) if self.use_rslora else self.rank
+        alpha = round(self.scale * divisor, 9)
+        if alpha / divisor != self.scale:
+            return self.scale * divisor
         return int(alpha) if alpha == int(alpha) else alpha
 
     @property
@@ -119,11 +124,16 @@ class LowRank(nn.Module, ABC):
             self._gain = Gain(made_of, self._gain_of(self._moved()))
         return self._gain.value
 
+    def forget_gain(self) -> None:
+        """Keep nothing that it was worked out from."""
+        self._gain = None
+
     def _moved(self) -> mx.array:
         return base_weight(self.base) + self.scale * self.product()
 
     def _gain_of(self, weight: mx.array) -> mx.array:
-        return self.m / mx.linalg.norm(weight, axis=self.norm_axis)
+        # The length is a constant to the gradient, as in the paper: all but the same result, for less memory.
+        return self.m / mx.stop_gradient(mx.linalg.norm(weight, axis=self.norm_axis))
 
     def set_dropout_key(self, key: mx.array | None) -> None:
         """Draw the masks of the next forward passes from ``key``; None switches dropout off."""
@@ -288,6 +298,11 @@ def initial_factors(layer: Any, rank: int, *, seed: int, path: str) -> tuple[mx.
     return mx.random.uniform(-bound, bound, shape_a, key=key), mx.zeros(shape_b)
 
 
+def initial_magnitude(layer: Any) -> mx.array:
+    """DoRA's m before training, the length of each of the weight's rows: [D_out], or [V] of an embedding; float32."""
+    return mx.linalg.norm(base_weight(layer), axis=1)
+
+
 def lora_layers(network: nn.Module) -> list[tuple[str, Any]]:
     """Every adapted layer with its path, such as ``model.layers.0.self_attn.q_proj``, in the order of the paths."""
     return sorted((path, module) for path, module in network.named_modules() if isinstance(module, LowRank))
@@ -302,3 +317,9 @@ def set_dropout_keys(network: nn.Module, key: mx.array | None) -> None:
     keys = [None] * len(layers) if key is None else list(mx.random.split(key, max(len(layers), 1)))
     for (_, layer), layer_key in zip(layers, keys, strict=False):
         layer.set_dropout_key(layer_key)
+
+
+def forget_gains(network: nn.Module) -> None:
+    """Have no adapted layer keep what its gain was worked out from, so that an update can take the places of that."""
+    for _, layer in lora_layers(network):
+        layer.forget_gain()

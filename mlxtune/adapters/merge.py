@@ -11,6 +11,7 @@ import mlx.core as mx
 from mlx import nn
 from mlx.utils import tree_flatten
 
+from mlxtune.adapters.full import trained_weights
 from mlxtune.adapters.lora import LowRank, base_weight, lora_layers
 from mlxtune.adapters.saved import SavedModule, SeparateHead, saved_modules
 from mlxtune.device.dequantize import SCALES, is_quantized, unpacked_weight
@@ -51,8 +52,13 @@ def merged_weights(network: nn.Module, dtype: mx.Dtype) -> Iterator[tuple[str, m
         yield f"{path}.{leaf}".removeprefix("."), array.astype(dtype) if floating else array
 
 
-def layer_updates(network: nn.Module) -> Iterator[tuple[str, tuple[mx.array, mx.array]]]:
+def layer_updates(
+    network: nn.Module, plain: nn.Module | None = None
+) -> Iterator[tuple[str, tuple[mx.array, mx.array]]]:
     """What an adapter adds to the weights: W of the base and D, the merged weight being W + D; of every adapted layer.
+
+    Args:
+        plain: the same network without the adapter, which is asked for the weights that full fine-tuning has replaced.
 
     Yields: path, and W and D, float32, lazy.
     """
@@ -62,3 +68,10 @@ def layer_updates(network: nn.Module) -> Iterator[tuple[str, tuple[mx.array, mx.
     for path, module in saved_modules(network):
         weight = base_weight(module.original)
         yield path, (weight, base_weight(module.saved) - weight)
+    if plain is not None:
+        modules: dict[str, Any] = dict(plain.named_modules())
+        for name, array in trained_weights(network).items():
+            path, _, leaf = name.rpartition(".")
+            if leaf == "weight":
+                weight = base_weight(modules[path])
+                yield path, (weight, array.astype(mx.float32) - weight)

@@ -16,6 +16,7 @@ import mlx.core as mx
 from mlx import nn
 
 from mlxtune.adapters.attach import adaptable_layers, adapter_parameters, block_paths
+from mlxtune.adapters.full import shape_of_weights, trained_weights
 from mlxtune.adapters.lora import LoRAEmbedding, lora_layers
 from mlxtune.adapters.names import Names
 from mlxtune.adapters.saved import SeparateHead, saved_modules
@@ -26,6 +27,7 @@ from mlxtune.adapters.stored import (
     checked_matrix,
     checked_rank,
     dropout_of,
+    flag,
     integer,
     is_list_of,
     number,
@@ -52,6 +54,8 @@ class MlxLmRule:
     use_dora: bool = False
     ties_head: bool = True
     embedding_norm_axis: int = 1
+    use_rslora: bool = False
+    """As PEFT's half of the config has it: what ``scale`` was made by."""
 
     def scale_of(self, name: str) -> float:  # noqa: ARG002 - the same for all
         """What the product of a layer is multiplied with."""
@@ -71,9 +75,9 @@ def read_rule(config: Mapping[str, Any], where: Path) -> MlxLmRule:
     kind = config.get("fine_tune_type", "lora")
     if kind == "full":
         raise AdapterError(
-            "fine_tune_type is 'full': these are the whole model's weights, and no adapter",
+            "fine_tune_type is 'full': these are the network's own weights, and no low-rank adapter",
             where=where,
-            remedy="open the model that mlx_lm.fuse makes of them",
+            remedy="fuse them into a model: mlxtune fuse",
         )
     if kind not in ("lora", "dora"):
         raise AdapterError(f"fine_tune_type is {told(kind)}; lora and dora can be opened", where=where)
@@ -92,6 +96,7 @@ def read_rule(config: Mapping[str, Any], where: Path) -> MlxLmRule:
         keys=None if keys is None else frozenset(keys),
         dropout=dropout_of(settings, "dropout", where),
         use_dora=kind == "dora",
+        use_rslora=flag(config, "use_rslora", where),
     )
 
 
@@ -124,6 +129,8 @@ def read_tensors(config: dict[str, Any], rule: MlxLmRule, tensors: Mapping[str, 
 
 def tensors_of(network: Any) -> dict[str, mx.array]:
     """What mlx-lm's file holds of the adapter on ``network``. Raises: WordsMissing, for what it has no words for."""
+    if weights := trained_weights(network):
+        return weights
     layers = [layer for _, layer in lora_layers(network)]
     if saved_modules(network):
         raise WordsMissing("it knows no modules_to_save")
@@ -142,6 +149,9 @@ def tensors_of(network: Any) -> dict[str, mx.array]:
 def config_of(network: Any) -> dict[str, Any]:
     """mlx-lm's keys of adapter_config.json, for an adapter that `tensors_of` found no fault with."""
     layers, blocks = dict(lora_layers(network)), block_paths(network)
+    if not layers:
+        shape = shape_of_weights(network)
+        return {"fine_tune_type": "full", "num_layers": len(blocks) if shape.layers == "all" else shape.layers}
     lowest = next((i for i, block in enumerate(blocks) if any(path.startswith(f"{block}.") for path in layers)), 0)
     top = len(blocks) - lowest
     inside = {path.removeprefix(f"{block}.") for block in blocks for path in layers if path.startswith(f"{block}.")}
@@ -155,4 +165,5 @@ def config_of(network: Any) -> dict[str, Any]:
         "fine_tune_type": "dora" if "m" in one else "lora",
         "num_layers": top,
         "lora_parameters": settings,
+        **({"use_rslora": True} if one.use_rslora else {}),
     }

@@ -6,6 +6,7 @@ mlx-lm rewrites as it loads them cannot be related at all: the same factors mean
 """
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from mlxtune.adapters.saved import SeparateHead
@@ -32,6 +33,11 @@ WEIGHT_READERS_IF_TIED = ("minicpm", "seed_oss")
 """Those that do it where the embedding is the head."""
 SHIFTED_NORMS = ("muse_spark", "prism_hadamard_qwen35", "qwen3_next", "qwen3_5", "qwen3_5_moe", "step3p5")
 """Families whose norms are stored one less than mlx-lm has them."""
+
+
+def is_shifted_norm(family: str, shapes: Mapping[str, tuple[int, ...]]) -> bool:
+    """Whether a module with arrays of these shapes is a norm that is stored one less than mlx-lm has it."""
+    return family in SHIFTED_NORMS and shapes.keys() == {"weight"} and len(shapes["weight"]) == 1
 
 
 class Names:

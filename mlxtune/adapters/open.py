@@ -20,15 +20,16 @@ from mlxtune.adapters.attach import (
     is_read_past,
     refuse_misfits,
     refuse_second,
+    save_modules,
 )
-from mlxtune.adapters.format import located, read_adapter
+from mlxtune.adapters.format import is_full, located, read_adapter, read_config, read_weights
+from mlxtune.adapters.full import attach_weights
 from mlxtune.adapters.lora import LoRAEmbedding, LoRASwitchLinear, adapted_kind, base_weight
-from mlxtune.adapters.names import SHIFTED_NORMS, Names
+from mlxtune.adapters.names import Names, is_shifted_norm
 from mlxtune.adapters.peft import PeftRule
 from mlxtune.adapters.saved import (
     SavedModule,
     can_be_saved,
-    saved_modules,
     separate_head,
     weight_shapes,
     with_weights,
@@ -42,23 +43,28 @@ COPIED_NEARLY = 0.01
 """How far a copy of the base's embedding may be from it, as a share of its largest weight: a float16 one is rounded."""
 
 
-def attach_adapter(network: Any, folder: Path) -> dict[str, Any]:
+def attach_adapter(network: Any, folder: Path, *, as_stored: bool = False) -> dict[str, Any]:
     """Put the adapter in ``folder`` on ``network``, in place; its arrays alone are trainable afterwards.
 
     Args:
         folder: written by mlxtune, mlx-lm or PEFT.
+        as_stored: for whoever merges or trains: weights of full fine-tuning keep the precision that the folder has.
 
     Returns: its config, as it is.
     Raises: AdapterError, if the folder cannot be read or does not fit the network, which is then not to be used.
     """
-    stored = read_adapter(folder)
+    config = read_config(folder)
     try:
+        if is_full(config):
+            attach_weights(network, read_weights(folder), as_stored=as_stored)
+            return config
+        stored = read_adapter(folder)
         refuse_second(network)
         _attach(network, stored)
     except AdapterError as error:
         raise located(error, folder) from error
     mx.eval(adapter_parameters(network))  # and not the base's, which whoever merges reads one by one
-    return stored.config
+    return config
 
 
 def _attach(network: Any, stored: Stored) -> None:
@@ -99,9 +105,7 @@ def _attach(network: Any, stored: Stored) -> None:
     _check_copies(network, stored, names, misfits)
     refuse_misfits(misfits)
     attach_updates(network, updates, dropout=stored.rule.dropout)
-    network.update_modules(tree_unflatten(list(saved.items())))
-    for _, module in saved_modules(network):
-        module.original.freeze()
+    save_modules(network, saved)
 
 
 def _ends(stored: Stored, names: Names, layers: dict[str, nn.Module]) -> list[str]:
@@ -181,7 +185,7 @@ def _update(stored: Stored, own: dict[int | None, str], *, is_embedding: bool) -
     if None not in own:
         lora_a, lora_b = mx.stack([one.lora_a.T for one in factors]), mx.stack([one.lora_b.T for one in factors])
     norm_axis = stored.rule.embedding_norm_axis if is_embedding else 1
-    return Update(lora_a, lora_b, scales.pop(), factors[0].m, norm_axis)
+    return Update(lora_a, lora_b, scales.pop(), factors[0].m, norm_axis, stored.rule.use_rslora)
 
 
 def _faults(update: Update, layer: Any) -> list[str]:
@@ -224,7 +228,7 @@ def _saved(network: Any, stored: Stored, names: Names, misfits: list[str]) -> di
             misfits.append(f"{name} is {_told(shapes)}, and the network's is {_told(wanted)}")
         elif not can_be_saved(module) or is_read_past(network, place[0]):
             misfits.append(f"{name} is a {type(module).__name__} in {names.family}, which is not available as a whole")
-        elif names.family in SHIFTED_NORMS and shapes.keys() == {"weight"} and len(shapes["weight"]) == 1:
+        elif is_shifted_norm(names.family, shapes):
             misfits.append(f"{name} is a norm, which mlx-lm stores otherwise in {names.family}")
         else:
             saved[place[0]] = with_weights(module, arrays)

@@ -17,10 +17,11 @@ import mlx.core as mx
 from mlx.utils import tree_flatten
 
 from mlxtune.adapters.attach import adaptable_layers, block_paths
+from mlxtune.adapters.full import trained_weights
 from mlxtune.adapters.lora import LoRAEmbedding, LoRASwitchLinear, lora_layers
-from mlxtune.adapters.names import Names
+from mlxtune.adapters.names import Names, is_shifted_norm
 from mlxtune.adapters.peft_rule import PeftRule, read_rule
-from mlxtune.adapters.saved import saved_modules
+from mlxtune.adapters.saved import saved_modules, weight_shapes
 from mlxtune.adapters.stored import MERGE_WITH_PEFT, Factors, Stored, WordsMissing, checked_matrix
 from mlxtune.errors import AdapterError
 
@@ -93,6 +94,8 @@ def _factors(layer: str, part: Mapping[str, mx.array], rule: PeftRule, file: Pat
 
 def tensors_of(network: Any) -> dict[str, mx.array]:
     """What PEFT's file holds of the adapter on ``network``. Raises: WordsMissing, for what PEFT has no words for."""
+    if trained_weights(network):
+        raise WordsMissing("these are the network's own weights, and no adapter")
     names = Names(network)
     tensors: dict[str, mx.array] = {}
     for path, layer in lora_layers(network):
@@ -107,6 +110,8 @@ def tensors_of(network: Any) -> dict[str, mx.array]:
     for path, module in saved_modules(network):
         if (known := names.names_of(path)) is None:
             raise WordsMissing(f"it has no name for {path}")
+        if is_shifted_norm(names.family, weight_shapes(module.original)):
+            raise WordsMissing(f"it stores {path} otherwise than mlx-lm")
         arrays: Any = tree_flatten(module.saved.parameters())
         copies = ["lm_head", *known] if path == names.tied_embedding else known
         tensors |= {f"{name}.{leaf}": array for name in copies for leaf, array in arrays}
@@ -150,6 +155,7 @@ def config_of(network: Any, *, base_model: str) -> dict[str, Any]:
         "rank_pattern": rank_pattern,
         "alpha_pattern": alpha_pattern,
         "use_dora": any("m" in layer for layer in layers.values()),
+        "use_rslora": any(layer.use_rslora for layer in layers.values()),
         "modules_to_save": list(saved.values()),
         "ensure_weight_tying": names.tied_embedding in {*layers, *saved},
     }

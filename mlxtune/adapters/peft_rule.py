@@ -12,10 +12,10 @@ from typing import Any, TypeVar
 
 from mlx import nn
 
-from mlxtune.adapters.attach import is_named
 from mlxtune.adapters.lora import LoRALinear, LoRASwitchLinear, adapted_kind
 from mlxtune.adapters.names import Names
 from mlxtune.adapters.patterns import found, matches
+from mlxtune.adapters.shape import is_named
 from mlxtune.adapters.stored import (
     MERGE_WITH_PEFT,
     checked_rank,

@@ -98,6 +98,17 @@ def weight_shapes(module: Any) -> dict[str, tuple[int, ...]]:
     return {"weight": base_weight(module).shape, **shapes}
 
 
+def own_weights(module: Any) -> dict[str, mx.array]:
+    """The arrays that a copy of ``module`` starts from, by name, float32, dequantized; lazy.
+
+    They share no memory with the base's: after the first update they could not, and a plan measures what is before it.
+    """
+    arrays = {name: array for name, array in _arrays(module).items() if name in weight_shapes(module)}
+    if is_quantized(module):
+        arrays["weight"] = base_weight(module)
+    return {name: array.astype(mx.float32) * 1.0 for name, array in arrays.items()}
+
+
 def saved_modules(network: nn.Module) -> list[tuple[str, SavedModule]]:
     """Every saved module with its path, in the order of the paths."""
     found = [(path, module) for path, module in network.named_modules() if isinstance(module, SavedModule)]

@@ -43,6 +43,11 @@ class Rule(Protocol):
         ...
 
     @property
+    def use_rslora(self) -> bool:
+        """Whether `scale_of` divides by the root of the rank."""
+        ...
+
+    @property
     def embedding_norm_axis(self) -> int:
         """Of an embedding [V, D]: along which DoRA takes lengths."""
         ...

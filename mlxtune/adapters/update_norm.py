@@ -27,13 +27,16 @@ class UpdateNorm:
         return asdict(self)
 
 
-def update_norm(network: nn.Module) -> UpdateNorm | None:
+def update_norm(network: nn.Module, plain: nn.Module | None = None) -> UpdateNorm | None:
     """The size of the adapter on ``network``; None if there is none, or its weights are not finite.
+
+    Args:
+        plain: the base in a network of its own, where full fine-tuning has replaced it in this one.
 
     A layer whose own weight is zero says nothing and is left out.
     """
     ratios = []
-    for _, (weight, update) in layer_updates(network):
+    for _, (weight, update) in layer_updates(network, plain):
         norms = mx.stack([mx.linalg.norm(weight.flatten()), mx.linalg.norm(update.flatten())])
         before, added = np.array(norms).tolist()
         if before > 0:

@@ -21,10 +21,12 @@ from mlxtune.network import close_hub
 
 COMMANDS = {
     "doctor": "Check this machine: versions, device, memory, BLAS.",
+    "bench": "Measure this machine, in one line to send in.",
     "models": "List, show and fetch models: the catalogue's, and the hub's.",
     "cache": "List and clear what mlxtune keeps to save work.",
     "convert": "Write a model as an MLX folder; quantize it, if asked to.",
-    "recipes": "List, show, copy and check recipes.",
+    "recipes": "List, show, copy, check and import recipes.",
+    "init": "Answer five questions; get a recipe for your own rows that fits.",
     "data": "Look at training data, token by token; check it; split it.",
     "plan": "Foretell what a recipe takes: memory, time, and what would fit.",
     "train": "Fine-tune a model by a recipe, then score it.",
@@ -33,6 +35,9 @@ COMMANDS = {
     "runs": "List, show, compare and prune runs.",
     "sweep": "Try settings of a recipe, or parts of its rows; keep what validates best.",
     "generate": "Let a model answer prompts.",
+    "chat": "Talk to a tuned model, or to its base, in the terminal.",
+    "watch": "Look at a run while it trains, in a browser; pause it, stop it.",
+    "serve": "Serve tuned models to applications, and a page to chat with them.",
     "fuse": "Fold the adapter of a run into its base model.",
     "export": "Write a tuned model in the form of another program.",
 }

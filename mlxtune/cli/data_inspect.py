@@ -178,8 +178,8 @@ def share_with_neighbours(
     from mlxtune.data.store.overflow import fit
     from mlxtune.device.choose import open_device
     from mlxtune.inference.shared_prefix import layer_windows
+    from mlxtune.iteration.batches import shape_multiple
     from mlxtune.iteration.opening import make_order
-    from mlxtune.iteration.steps import shape_multiple
     from mlxtune.models.load import load_network
 
     data, wanted = recipe.data, {item.where for item in window.rows if not isinstance(item, Fault)}

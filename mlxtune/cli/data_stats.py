@@ -13,6 +13,7 @@ from mlxtune.cli.recipe_or_file import recipe_of
 if TYPE_CHECKING:
     from mlxtune.data.likeness.alike import Alike
     from mlxtune.data.likeness.repeats import Repeat
+    from mlxtune.data.pairs import Pairs
     from mlxtune.data.source import Source
     from mlxtune.data.stats import Bin, Reading, SplitStats
     from mlxtune.data.store.census import Stream
@@ -67,6 +68,7 @@ def command(recipe_or_file: str, overrides: tuple[str, ...], output: Output) -> 
                 tokenizer_folder=folder,
                 index=index,
                 split=number,
+                pairs=looked_at(recipe),
                 progress=output.progress,
             )
             for number, (split, (source, stream)) in enumerate(streams.items())
@@ -104,7 +106,7 @@ def open_streams(recipe: "Recipe", output: Output) -> "dict[str, tuple[Source, S
     sources = {split: source_of(recipe.data, split, progress=output.progress) for split in splits_of(recipe.data)}
     streams = {split: (source, stream_of(source)) for split, source in sources.items()}
     for source, stream in streams.values():
-        check_beginning(stream, source.path, pairs=True)
+        check_beginning(stream, source.path, pairs=looked_at(recipe))
     return streams
 
 
@@ -115,8 +117,8 @@ def read_first_epoch(recipe: "Recipe", folder: Path, train: "SplitStats", device
     """
     from mlxtune.data.stats import read_epoch
     from mlxtune.inference.shared_prefix import layer_windows
+    from mlxtune.iteration.batches import shape_multiple
     from mlxtune.iteration.opening import make_order
-    from mlxtune.iteration.steps import shape_multiple
     from mlxtune.models.load import load_network
     from mlxtune.training.state import PART_POSITIONS
 
@@ -124,8 +126,20 @@ def read_first_epoch(recipe: "Recipe", folder: Path, train: "SplitStats", device
     rows = train.dataset.rows
     order = make_order(recipe, rows, share_prefix=share_prefix)
     return read_epoch(
-        rows, order, part_positions=PART_POSITIONS, share_prefix=share_prefix, multiple=shape_multiple(device)
+        rows,
+        order,
+        part_positions=PART_POSITIONS,
+        share_prefix=share_prefix,
+        multiple=shape_multiple(device),
+        pairs=train.dataset.pairs,
     )
+
+
+def looked_at(recipe: "Recipe") -> "Pairs":
+    """What preferences are counted as: for an objective that learns from them both answers, else the better one."""
+    from mlxtune.iteration.opening import pairs_of
+
+    return "both" if pairs_of(recipe) == "both" else "better"
 
 
 def document(

@@ -8,7 +8,7 @@ import click
 
 from mlxtune.cli.forms_told import form_lines
 from mlxtune.cli.output import Output, output_options
-from mlxtune.cli.recipe_or_file import recipe_of
+from mlxtune.cli.recipe_or_file import place_of_rows, recipe_of
 from mlxtune.printable import printable
 
 if TYPE_CHECKING:
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from mlxtune.data.example import Example
     from mlxtune.data.faults import Fault
+    from mlxtune.data.pairs import Pairs
     from mlxtune.data.store.census import Stream
     from mlxtune.data.validate import Group, Rendering, Validation
     from mlxtune.recipe.schema import Recipe
@@ -51,11 +52,15 @@ def command(
     and that is said.
     """
     from mlxtune.data.validate import validate
+    from mlxtune.iteration.opening import pairs_of
 
     recipe = recipe_of(recipe_or_file, overrides)
-    rendering, why_not = open_rendering(recipe, output)
+    pairs = pairs_of(recipe)
+    if pairs == "refused" and place_of_rows(recipe_or_file) is not None:
+        pairs = "better"  # a file of rows has no objective
+    rendering, why_not = open_rendering(recipe, pairs, output)
     streams = open_streams(recipe, output)
-    found = validate(streams, rendering, similarity=similarity, progress=output.progress)
+    found = validate(streams, rendering, pairs=pairs, similarity=similarity, progress=output.progress)
     output.show(document(recipe_or_file, recipe, found, why_not), draw(recipe_or_file, recipe, found, why_not))
     if found.count("error"):
         context.exit(FOUND)
@@ -80,12 +85,12 @@ def open_streams(recipe: "Recipe", output: Output) -> "dict[str, Stream]":
     return streams
 
 
-def open_rendering(recipe: "Recipe", output: Output) -> "tuple[Rendering | None, str]":
+def open_rendering(recipe: "Recipe", pairs: "Pairs", output: Output) -> "tuple[Rendering | None, str]":
     """How the recipe renders rows; or None, and why that is not known, where its model cannot be had now."""
     from mlxtune.data.render import Renderer
     from mlxtune.data.validate import Rendering
     from mlxtune.errors import NetworkError
-    from mlxtune.iteration.opening import find_recipe_model
+    from mlxtune.iteration.opening import find_recipe_model, learned_of
     from mlxtune.models.tokenizer import open_tokenizer
 
     data = recipe.data
@@ -94,7 +99,7 @@ def open_rendering(recipe: "Recipe", output: Output) -> "tuple[Rendering | None,
     except NetworkError as error:
         return None, error.message
     renderer = Renderer(open_tokenizer(folder, data.chat_template))
-    return Rendering(renderer, data.train_on, data.max_seq_length, data.overflow), ""
+    return Rendering(renderer, learned_of(data, pairs=pairs), data.max_seq_length, data.overflow), ""
 
 
 def document(what: str, recipe: "Recipe", found: "Validation", why_not: str) -> dict[str, Any]:

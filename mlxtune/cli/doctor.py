@@ -17,18 +17,28 @@ STYLES = {"ok": "green", "warn": "yellow", "bad": "bold red"}
 
 
 @click.command()
+@click.option("--network", is_flag=True, help="Also ask whether the hub answers; sends no token, fetches nothing.")
 @output_options
 @click.pass_context
-def command(context: click.Context, output: Output) -> None:
-    """Check this machine: versions, device, memory, BLAS, and how fast it multiplies.
+def command(context: click.Context, network: bool, output: Output) -> None:
+    """Check this machine: versions, device, memory, BLAS, battery and heat, and how fast it multiplies.
 
-    Exit code 1 if something is bad; warnings leave it 0.
+    With --json also what the machine said of battery, heat and memory, word for word but for serial numbers: to be sent
+    in. Exit code 1 if something is bad; warnings leave it 0.
     """
-    from mlxtune.device.doctor import examine, is_well  # here, so that --help never loads it
+    from mlxtune.device.doctor import examine, is_well, judge_hub  # here, so that --help never loads it
+    from mlxtune.device.power import read_power
 
-    findings = examine(output.device)
+    power = read_power()
+    findings = examine(output.device, power)
+    if network:
+        from mlxtune.network import why_no_hub
+
+        address, answer = why_no_hub()
+        findings.append(judge_hub(answer, address=address))
     well = is_well(findings)
-    output.show({"ok": well, "findings": [asdict(finding) for finding in findings]}, _table(findings))
+    found = {"ok": well, "findings": [asdict(finding) for finding in findings], "readings": power.to_json()}
+    output.show(found, _table(findings))
     context.exit(0 if well else 1)
 
 

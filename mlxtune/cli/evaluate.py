@@ -131,9 +131,14 @@ def table(scores: Mapping[str, Any], name: str) -> "RenderableType":
         others_to_rich,
         to_rich,
     )
+    from mlxtune.iteration.started_from import started_from
     from mlxtune.printable import printable
+    from mlxtune.runs.folder import RunFolder
 
+    started = None
     if "tuned" in scores:
+        run = RunFolder(Path(name))
+        started = started_from(run, run.read_manifest())
         first = to_rich(comparison(scores), title=f"before and after, on {scores['rows']} {scores['split']} rows")
     else:
         metrics = {metric: Interval(**interval) for metric, interval in scores["metrics"].items()}
@@ -142,7 +147,8 @@ def table(scores: Mapping[str, Any], name: str) -> "RenderableType":
     others = [others_to_rich(beside_others(scores), title="beside other models")] if scores["against"] else []
     notes = [Text(printable(f"{one['label']}: {note}")) for one in scores["against"] for note in one["notes"]]
     forgetting = [Text(forgetting_line(scores["forgetting"]))] if "forgetting" in scores else []
-    return Group(first, *others, *notes, costs_to_rich(costs(scores)), *forgetting)
+    said = [] if started is None else [Text(printable(started))]
+    return Group(first, *said, *others, *notes, costs_to_rich(costs(scores)), *forgetting)
 
 
 def forgetting_line(told: Mapping[str, Any]) -> str:

@@ -3,11 +3,12 @@
 import sys
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import click
 
 from mlxtune.cli.output import Output, output_options
-from mlxtune.deployment.sampling import MAX_TOKENS, SEED, TEMPERATURE
+from mlxtune.cli.sampling_options import sampling_options
 
 
 @click.command()
@@ -18,21 +19,12 @@ from mlxtune.deployment.sampling import MAX_TOKENS, SEED, TEMPERATURE
 @click.option(
     "--input",
     "input_file",
-    type=click.Path(path_type=Path),
-    help="Many prompts: JSON Lines with prompt or messages in each row, or plain text with a prompt a line.",
+    type=click.Path(path_type=Path, allow_dash=True),
+    help="Many prompts: JSON Lines with prompt or messages in each row, or plain text with a prompt a line; "
+    "- reads JSON Lines from standard input.",
 )
 @click.option("--raw", is_flag=True, default=None, help="Send the prompt as it is, without a chat template.")
-@click.option(
-    "--max-tokens", type=click.IntRange(min=1), default=MAX_TOKENS, show_default=True, help="Most tokens of an answer."
-)
-@click.option(
-    "--temperature",
-    type=click.FloatRange(min=0),
-    default=TEMPERATURE,
-    show_default=True,
-    help="0: the likeliest token.",
-)
-@click.option("--seed", type=click.IntRange(min=0), default=SEED, show_default=True, help="Of the draws.")
+@sampling_options
 @output_options
 def command(
     run_or_model: str,
@@ -41,18 +33,16 @@ def command(
     system: str | None,
     input_file: Path | None,
     raw: bool | None,
-    max_tokens: int,
-    temperature: float,
-    seed: int,
+    sampling: dict[str, Any],
     output: Output,
 ) -> None:
-    """Let RUN_OR_MODEL answer a prompt, or every prompt of a file.
+    """Let RUN_OR_MODEL answer a prompt, or every prompt of a file, many at once; the answers keep the prompts' order.
 
     A run's model, or one fused from it, gets its prompts as in training: after the system message that all of the
     training rows began with, if they did, and as plain text if they were.
     """
     from mlxtune.deployment.answer import generate, open_answerer
-    from mlxtune.deployment.prompts import as_prompt, read_prompts
+    from mlxtune.deployment.prompts import as_prompt, read_prompt_rows, read_prompts
 
     if (prompt is None) == (input_file is None):
         raise click.UsageError("give one of --prompt and --input")
@@ -62,16 +52,14 @@ def command(
         raise click.UsageError("--raw sends the prompt alone; leave out --system")
     if prompt == "-":
         prompt = sys.stdin.read().removesuffix("\n")
-    prompts = (
-        read_prompts(input_file)
-        if input_file is not None
-        else [as_prompt(prompt or "", system=system, where="--prompt")]
-    )
+    if input_file is None:
+        prompts = [as_prompt(prompt or "", system=system, where="--prompt")]
+    elif input_file == Path("-"):
+        prompts = read_prompt_rows(sys.stdin.buffer)
+    else:
+        prompts = read_prompts(input_file)
     answerer = open_answerer(run_or_model, adapter=adapter, device=output.device, raw=raw, progress=output.progress)
     if answerer.note is not None:
         output.note(f"note: {answerer.note}")
-    answers = generate(
-        answerer, prompts, max_tokens=max_tokens, temperature=temperature, seed=seed, progress=output.progress
-    )
-    for answer in answers:
+    for answer in generate(answerer, prompts, **sampling, progress=output.progress):
         output.show(asdict(answer), answer.text)

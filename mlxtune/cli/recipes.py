@@ -10,23 +10,55 @@ from mlxtune.cli.output import Output, output_options
 
 @click.group()
 def command() -> None:
-    """List, show, copy and check recipes."""
+    """List, show, copy, check and import recipes."""
 
 
 @command.command("list")
+@click.option("--fits", is_flag=True, help="Only those that fit into this machine's memory, as it is free now.")
 @output_options
-def list_recipes(output: Output) -> None:
-    """List the recipes that come with mlxtune."""
+def list_recipes(fits: bool, output: Output) -> None:
+    """List the recipes that come with mlxtune, and the memory that each needs, as `mlxtune plan` foretold it."""
     from rich.table import Table
 
     from mlxtune.recipe.catalogue import packaged_recipes
 
-    recipes = packaged_recipes()
-    table = Table("name", "what for", box=None)
-    for recipe in recipes:
-        table.add_row(recipe.name, recipe.description)
-    data = [{"name": recipe.name, "description": recipe.description, "path": recipe.path} for recipe in recipes]
+    limit, on_gpu = _free_memory(output) if fits else (None, True)
+    table = Table("name", "memory", "what for", box=None)
+    data = []
+    for recipe in packaged_recipes():
+        needs = recipe.needs()
+        if limit is not None and (recipe.memory_bytes > limit or (recipe.wants_gpu and not on_gpu)):
+            continue
+        table.add_row(recipe.name, f"{recipe.memory_bytes / 1e9:.1f} GB", recipe.description)
+        data.append(
+            {
+                "name": recipe.name,
+                "description": recipe.description,
+                "path": recipe.path,
+                "needs": [
+                    {
+                        "file": file,
+                        "peak_memory_bytes": needs[file.name],
+                        "fits": None if limit is None else needs[file.name] <= limit,
+                    }
+                    for file in recipe.paths
+                ],
+            }
+        )
     output.show({"recipes": data}, table)
+
+
+def _free_memory(output: Output) -> tuple[int, bool]:
+    """Bytes that training may take, which people are told, and whether an Apple GPU would train."""
+    from mlxtune.device.choose import open_device
+    from mlxtune.device.memory import memory_limit
+
+    device = open_device(output.device)
+    limit = memory_limit()
+    output.note(
+        f"{limit.bytes / 1e9:.1f} GB may be taken ({limit.reason}); what recipes need is foretold, not measured"
+    )
+    return limit.bytes, not device.precision.name.startswith("cpu")
 
 
 @command.command()
@@ -74,3 +106,33 @@ def schema(output: Output) -> None:
     from mlxtune.recipe.schema import json_schema
 
     output.show(json_schema(), json.dumps(json_schema(), indent=2, ensure_ascii=False))
+
+
+@command.command("import")
+@click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.option("--out", type=click.Path(path_type=Path), help="The recipe to write; standard output if not given.")
+@click.option("--force", is_flag=True, help="Replace the file that --out names.")
+@output_options
+def import_recipe(file: Path, out: Path | None, force: bool, output: Output) -> None:
+    """Read FILE, a YAML configuration of mlx_lm.lora, and write it as a recipe; name what has no counterpart."""
+    from pydantic import ValidationError
+
+    from mlxtune.files import new_file
+    from mlxtune.recipe.faults import faults_of
+    from mlxtune.recipe.mlx_lm_config import as_yaml, import_config
+    from mlxtune.recipe.schema import Recipe
+
+    imported = import_config(file)
+    for key, note in imported.notes.items():
+        output.note(f"{key}: {note}")
+    try:
+        Recipe.model_validate(imported.values)
+    except ValidationError as error:
+        for fault in faults_of(error):
+            output.note(f"to mend in the recipe: {fault.message}")
+    text = as_yaml(imported.values, f"From {file.name}, a configuration of mlx_lm.lora.")
+    if out is not None:
+        with new_file(out, force=force) as part:
+            part.write_text(text, encoding="utf-8")
+    told = text.rstrip() if out is None else f"wrote {out}; next: mlxtune plan {out}"
+    output.show({"recipe": imported.values, "out": out, "notes": imported.notes}, told)

@@ -13,6 +13,7 @@ from mlxtune.runs.folder import RUNS
 RUN = click.Path(path_type=Path)
 FOLDER = click.Path(path_type=Path, file_okay=False)
 SETTINGS = (
+    "method.type",
     "method.rank",
     "training.learning_rate",
     "training.batch_size",

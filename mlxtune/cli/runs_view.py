@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from mlxtune.runs.listing import Headline, Listing, RunEntry
     from mlxtune.runs.prune import Candidate, Kept, Prunable
 
-STATES = {"training": "bold cyan", "scoring": "bold cyan", "stopped": "yellow"}
+STATES = {"training": "bold cyan", "scoring": "bold cyan", "paused": "yellow", "stopped": "yellow"}
 VERDICTS = {"better": "green", "worse": "bold red"}
 SHA256_SHOWN = 12
 LONGEST_VALUE = 40
@@ -142,12 +142,12 @@ def _difference_cells(metric: str, found: Mapping[str, Any] | None) -> "tuple[st
     """A difference with its interval, how often chance makes one as large, and the verdict."""
     from rich.text import Text
 
-    from mlxtune.evaluation.verdict import LOWER_IS_BETTER
+    from mlxtune.evaluation.verdict import OWN_UNITS
 
     if found is None:
         return "", "", Text("")
     numbers = [found["mean"], found["low"], found["high"]]
-    if metric in LOWER_IS_BETTER:
+    if metric in OWN_UNITS:
         told = "{:+.3f} [{:+.3f}, {:+.3f}]".format(*numbers)
     else:
         told = "{:+.1f} [{:+.1f}, {:+.1f}]".format(*(100 * number for number in numbers))
@@ -215,9 +215,9 @@ def _headline(headline: "Headline | None") -> "Text":
 
     if headline is None:
         return Text("")
-    from mlxtune.evaluation.verdict import LOWER_IS_BETTER
+    from mlxtune.evaluation.verdict import OWN_UNITS
 
-    if headline.metric in LOWER_IS_BETTER:
+    if headline.metric in OWN_UNITS:
         base, tuned = f"{headline.base:.3f}", f"{headline.tuned:.3f}"
     else:
         base, tuned = f"{100 * headline.base:.1f}", f"{100 * headline.tuned:.1f} %"

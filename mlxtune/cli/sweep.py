@@ -66,6 +66,7 @@ def command(
                 progress=output.progress,
                 warned=output.note,
                 started=screen.started,
+                paused=screen.paused,
                 measured=screen.measured,
                 trained=screen.trained,
                 should_stop=lambda: bool(screen.signals),

@@ -17,6 +17,7 @@ from mlxtune.cli.plan import in_short
 from mlxtune.cli.progress import ProgressView
 
 if TYPE_CHECKING:
+    from mlxtune.device.guest import Awake
     from mlxtune.iteration.ready import Ready
     from mlxtune.iteration.watch import RunResult
     from mlxtune.runs.folder import RunFolder
@@ -32,6 +33,8 @@ DROPPED_SHOWN = 5
 @click.option("--resume", type=click.Path(path_type=Path), metavar="RUN", help="Go on with this run.")
 @click.option("--auto", is_flag=True, help="Foretell the run first, and save as much memory as it has to.")
 @click.option("--no-score", is_flag=True, help="Do not score base and tuned model at the end.")
+@click.option("--keep-awake/--no-keep-awake", default=True, help="Keep a Mac from falling asleep meanwhile.")
+@click.option("--notify", "notifies", is_flag=True, help="Show a notification, or ring, when it is over.")
 @output_options
 @allow_python_option
 def command(
@@ -41,6 +44,8 @@ def command(
     resume: Path | None,
     auto: bool,
     no_score: bool,
+    keep_awake: bool,
+    notifies: bool,
     output: Output,
 ) -> int:
     """Fine-tune a model by RECIPE, a file or the name of a packaged recipe; then score it beside its base.
@@ -48,6 +53,7 @@ def command(
     Ctrl-C finishes the step, saves and leaves; --resume RUN goes on from there.
     """
     from mlxtune.device.distributed import rank_of
+    from mlxtune.device.guest import Awake
     from mlxtune.iteration.run import resume_run, run_recipe
     from mlxtune.iteration.watch import Watch
     from mlxtune.recipe.load import load_recipe
@@ -63,13 +69,14 @@ def command(
     is_first = rank_of() == 0
     if not is_first:  # of several processes that train together, one speaks
         output = replace(output, quiet=True, view=ProgressView())
-    screen = Screen(output)
-    with asked_to_stop(screen):
+    screen = Screen(output, Awake() if keep_awake else None)
+    with screen.courteous(notifies=notifies and is_first), asked_to_stop(screen):
         watch = Watch(
             progress=output.progress,
             foretold=lambda found: output.note(f"plan     {in_short(found)}"),
             started=screen.started,
             warned=output.note,
+            paused=screen.paused,
             measured=screen.measured,
             trained=screen.trained,
             should_stop=lambda: bool(screen.signals),
@@ -86,20 +93,48 @@ def command(
         output.note(f"this run is finished already: {result.run_dir}")
     if is_first:
         output.show(asdict(result), summary(result))
-    stopped_by = screen.signals[0] if screen.signals else signal.SIGINT  # which another rank may have been sent
+    # Without a signal here, another rank was sent one, or the wish came through the run's folder.
+    stopped_by = screen.signals[0] if screen.signals else signal.SIGINT
     return EXIT_CODES[stopped_by] if result.interrupted else 0
 
 
 class Screen:
     """What is seen of a run while it trains: a few lines at the start, then the bar; and what signals came."""
 
-    def __init__(self, output: Output) -> None:
+    def __init__(self, output: Output, awake: "Awake | None" = None) -> None:
         self.output = output
+        self._awake = awake
         self.run: RunFolder | None = None
         self.plan: Plan | None = None
         self.training = False
         self.signals: list[signal.Signals] = []
         self.valid_loss = ""
+
+    @contextmanager
+    def courteous(self, *, notifies: bool) -> Iterator[None]:
+        """Keep the machine awake within the block, where that is wanted, and say at its end that it is over."""
+        from mlxtune.device.guest import notify
+
+        said = "failed"
+        self._hold(is_held=True)
+        try:
+            yield
+            said = "stopped" if self.signals else "is finished"
+        except KeyboardInterrupt:
+            said = "stopped"
+            raise
+        finally:
+            self._hold(is_held=False)
+            if notifies:
+                name = self.run.path.name if self.run is not None else "that was not begun"
+                notify(f"the run {name} {said}", ring=lambda: click.echo("\a", nl=False, err=True))
+
+    def _hold(self, *, is_held: bool) -> None:
+        if self._awake is not None:
+            if is_held:
+                self._awake.hold()
+            else:
+                self._awake.let_go()
 
     def started(self, run: "RunFolder", ready: "Ready") -> None:
         self.run, self.plan, self.training = run, ready.plan, True
@@ -122,6 +157,16 @@ class Screen:
         note(f"training {ready.trainable_parameters:,} parameters{steps}")
         if ready.state.step:
             note(f"resumed  after step {ready.state.step}")
+
+    def paused(self, step: int | None, why: str | None) -> None:
+        self.output.view.close()  # so that the time left is told by the steps that come, not by the pause
+        self._hold(is_held=step is None)  # what waits for the plug is not to empty the battery
+        if step is None:
+            self.output.note("the pause is over")
+        elif why is not None:
+            self.output.note(f"paused: {why}; after step {step}, and saved")
+        else:
+            self.output.note(f"paused after step {step}, and saved; mlxtune watch lets it go on, Ctrl-C stops it")
 
     def measured(self, line: dict[str, Any]) -> None:
         if "valid_loss" in line:

@@ -20,7 +20,8 @@ READING_TOKENS = 4096
 
 @dataclass(frozen=True)
 class Batch:
-    """Rows that go through the network together: five arrays, and plain values about them.
+    """Rows that go through the network together: five arrays and those that an objective needs besides, and plain
+    values about them.
 
     ``prefix_ids`` [P] stand before every row of ``token_ids`` [B, L]. ``target_index`` [T] points, in the flattened
     [B * L], to the position that predicts ``target_id`` [T], which counts ``target_weight`` [T] in the loss.
@@ -33,6 +34,7 @@ class Batch:
     target_index: mx.array
     target_id: mx.array
     target_weight: mx.array
+    beside: tuple[mx.array, ...] = ()
     rows: tuple[int, ...] = ()
     lengths: tuple[int, ...] = ()
     tokens: int = 0
@@ -41,13 +43,13 @@ class Batch:
 
     def arrays(self) -> tuple[mx.array, ...]:
         """The arrays alone: all that a compiled function is given."""
-        return self.prefix_ids, self.token_ids, self.target_index, self.target_id, self.target_weight
+        return self.prefix_ids, self.token_ids, self.target_index, self.target_id, self.target_weight, *self.beside
 
     @classmethod
     def of_arrays(cls, arrays: Sequence[mx.array]) -> "Batch":
         """A batch of which nothing but the arrays is known."""
-        prefix_ids, token_ids, target_index, target_id, target_weight = arrays
-        return cls(prefix_ids, token_ids, target_index, target_id, target_weight)
+        prefix_ids, token_ids, target_index, target_id, target_weight, *beside = arrays
+        return cls(prefix_ids, token_ids, target_index, target_id, target_weight, tuple(beside))
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ import numpy as np
 from mlxtune.data.example import Example, Kind
 from mlxtune.data.faults import LISTED, Fault, refuse
 from mlxtune.data.normalize import Shape
+from mlxtune.data.pairs import SIDES, Pairs, both_left, fault_of, odd_pairs, sides
 from mlxtune.data.render import Rendered, Renderer
 from mlxtune.data.source import DataFile, Source, stream_of
 from mlxtune.data.store.census import Census, Stream, Weighted
@@ -103,10 +104,13 @@ class Dataset:
     """Where the rows came from."""
     kept: np.ndarray
     """[rows_read] bool: which rows are in the data set, whole or in part."""
+    pairs: bool = False
+    """Whether rows 2i and 2i + 1 are the two sides of a preference; ``report`` and ``kept`` count it as one row."""
 
     def once(self) -> tuple[Sequence[Rendered], np.ndarray]:
         """The rows of `examples`, each once, whatever it weighs, in the parts in which it is read; and [parts] the
-        number, in `examples`, of the one that each part is of.
+        number, in `examples`, of the one that each part is of; of pairs, twice that for the better side, and one more
+        for the other.
         """
         assert isinstance(self.rows, StoredRows)  # a rank's share of them is for training alone
         return self.rows.once()
@@ -169,7 +173,7 @@ def render_examples(
     max_seq_length: int,
     overflow: Overflow,
     tokenizer_folder: Path | None = None,
-    pairs: bool = False,
+    pairs: Pairs = "refused",
     replay_max_seq_length: int | None = None,
     progress: Progress = silent,
 ) -> Dataset:
@@ -185,25 +189,25 @@ def render_examples(
             beginning (`truncate_left`; BOS stays) or its end, or is read in several parts (`split`). What keeps no
             target is dropped.
         tokenizer_folder: where the tokenizer comes from, if rows are to be kept in the cache and looked for there.
-        pairs: rows may be preferences, of which the better answer is counted: to look at, for no objective learns so.
+        pairs: what preferences become.
         replay_max_seq_length: of a row of replay, if it is another. A longer one is dropped: another stands in its
             place.
 
-    Raises: DataError, for preferences; for all rows at once that are faults in the stream or that `Renderer.render`
-        refuses; for rows that are too long; and if no row is left, or none of replay. DeviceError, if the disk does not
-        take the rows.
+    Raises: DataError, for rows that ``pairs`` refuses; for all rows at once that are faults in the stream or that
+        `Renderer.render` refuses; for rows that are too long; and if no row is left, or none of replay. DeviceError, if
+        the disk does not take the rows.
     """
     stream = examples if isinstance(examples, Stream) else _stream_of(examples, path)
     renderer = Renderer(tokenizer)
     store, census = _stored(stream, renderer, train_on, path, tokenizer_folder, pairs, progress)
     limits = np.where(census.is_replay(), replay_max_seq_length or max_seq_length, max_seq_length)
-    return _fit_all(store, census, stream, limits, overflow, before=renderer.before, path=path)
+    return _fit_all(store, census, stream, limits, overflow, before=renderer.before, pairs=pairs, path=path)
 
 
-def check_beginning(stream: Stream, path: Path, *, rows: int = CHECKED_ROWS, pairs: bool = False) -> None:
+def check_beginning(stream: Stream, path: Path, *, rows: int = CHECKED_ROWS, pairs: Pairs = "refused") -> None:
     """Look at the first ``rows`` rows of every file, before anything takes long.
 
-    Raises: DataError, for all that are faults, for preferences unless there may be ``pairs``, and as the stream does.
+    Raises: DataError, for all that are faults, for a row that ``pairs`` refuses, and as the stream does.
     """
     census = Census(stream, hashing=False)
     found = [item for item in _watched(census, rows, pairs=pairs) if isinstance(item, Fault)]
@@ -220,7 +224,7 @@ def _stored(
     train_on: TrainOn,
     path: Path,
     tokenizer_folder: Path | None,
-    pairs: bool,
+    pairs: Pairs,
     progress: Progress,
 ) -> tuple[Store, Census]:
     """Every row in full: from the cache, where it is there, else rendered and put there."""
@@ -246,16 +250,15 @@ def _stored(
     return store, census
 
 
-def _watched(census: Census, rows_a_file: int | None = None, *, pairs: bool) -> Iterator[Example | Fault]:
-    """`Census.watch`. Raises: DataError, at a preference, unless there may be ``pairs``."""
-    for item in census.watch(rows_a_file):
-        if not pairs and isinstance(item, Example) and item.kind == "preference":
-            raise DataError(
-                "the rows are preferences, pairs of a better and a worse answer, and objective: sft learns one answer",
-                where=item.where,
-                remedy="to learn the better answers alone, map them as completions: data.columns: {completion: chosen}",
-            )
-        yield item
+def _watched(census: Census, rows_a_file: int | None = None, *, pairs: Pairs) -> Iterator[Example | Fault]:
+    """`Census.watch`. Raises: DataError, at a row that ``pairs`` refuses."""
+
+    def taken(example: Example) -> Sequence[Example]:
+        if fault := fault_of(example, pairs):
+            raise DataError(fault.message, where=fault.where, remedy=fault.remedy)
+        return sides(example) if pairs == "both" else (example,)
+
+    return census.watch(rows_a_file, sides=taken)
 
 
 def _look_up(
@@ -322,9 +325,11 @@ def _fit_all(
     overflow: Overflow,
     *,
     before: Sequence[int],
+    pairs: Pairs,
     path: Path,
 ) -> Dataset:
     """The rows that fit, or what is left of them, and what became of the others; ``limits`` [rows] of their tokens."""
+    rows_a_row = SIDES if pairs == "both" else 1
     places, facts, is_replay = census.places(), store.facts, census.is_replay()
     fits = (facts.length <= limits) & (facts.target_count > 0)
     parts = PartsWriter()
@@ -351,29 +356,40 @@ def _fit_all(
     remedy = f"raise data.max_seq_length to {longest}, or set data.overflow to {in_words(CUTTING)}"
     refuse(faults, path=path, remedy=remedy, count=refused)
     left = fits + np.bincount(parts.source, minlength=len(store))
-    rows, in_epoch = epoch_rows(store, places, census.copies(left), fits, parts)
+    copies = census.copies(left)
+    if pairs == "both":
+        copies = copies * both_left(left)
+        dropped, truncated = list({one.where: one for one in dropped}.values()), list(dict.fromkeys(truncated))
+    rows, in_epoch = epoch_rows(store, places, copies, fits, parts)
     if not in_epoch[~is_replay].any():
         why = dropped[0].why if dropped else "the weights of the files leave none"
-        raise DataError(f"none of the {len(store)} rows is left; the first: {why}", where=path, remedy=remedy)
+        count = len(store) // rows_a_row
+        raise DataError(f"none of the {count} rows is left; the first: {why}", where=path, remedy=remedy)
+    if pairs == "both":
+        odd = odd_pairs(rows)
+        refuse(odd[:LISTED], path=path, remedy=odd[0].remedy if odd else "", count=len(odd))
     kept = in_epoch > 0
     report = DataReport(
         format=census.forms[0],
         kind=census.kind,
-        rows_read=len(store),
-        rows=len(rows),
+        rows_read=len(store) // rows_a_row,
+        rows=len(rows) // rows_a_row,
         tokens=int(rows.facts.length.sum(dtype=np.int64)),
         target_tokens=int(rows.facts.target_count.sum(dtype=np.int64)),
         dropped=tuple(dropped),
         truncated=tuple(truncated),
-        files=_file_reports(census, stream, in_epoch, left == 0),
+        files=_file_reports(census, stream, in_epoch, left == 0, rows_a_row),
     )
     _refuse_no_replay(report.files)
-    return Dataset(rows, report, census.system(np.flatnonzero(kept)), census.thinks, stream, kept)
+    system = census.system(np.flatnonzero(kept))
+    return Dataset(rows, report, system, census.thinks, stream, kept[::rows_a_row], pairs == "both")
 
 
-def _file_reports(census: Census, stream: Stream, in_epoch: np.ndarray, lost: np.ndarray) -> tuple[FileReport, ...]:
+def _file_reports(
+    census: Census, stream: Stream, in_epoch: np.ndarray, lost: np.ndarray, rows_a_row: int
+) -> tuple[FileReport, ...]:
     """Of each file; ``in_epoch`` [rows] is how often an epoch has a row that was read, ``lost`` [rows] whether none is
-    left of it.
+    left of it; ``rows_a_row`` of them are one row of the file.
     """
     file_of = np.repeat(np.arange(len(stream.files)), census.rows_read)
     an_epoch, gone = (
@@ -381,7 +397,9 @@ def _file_reports(census: Census, stream: Stream, in_epoch: np.ndarray, lost: np
     )
     of_each = zip(stream.files, census.forms, census.whys, census.rows_read, an_epoch, gone, strict=True)
     return tuple(
-        FileReport(file.name, form, why, file.weight, read, rows, file.share, dropped)
+        FileReport(
+            file.name, form, why, file.weight, read // rows_a_row, rows // rows_a_row, file.share, dropped // rows_a_row
+        )
         for file, form, why, read, rows, dropped in of_each
     )
 

@@ -9,12 +9,13 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from mlxtune.data.faults import LISTED, Fault
-from mlxtune.data.reading.content import numbered_lines, open_content, too_long
+from mlxtune.data.reading.content import numbered_lines, open_content, stream_content, too_long
 from mlxtune.data.reading.delimited import find_delimiter, first_lines, read_delimited
 from mlxtune.data.reading.json_file import read_json_file
-from mlxtune.data.reading.json_lines import REMEDY, parse_row, read_json_lines
+from mlxtune.data.reading.json_lines import REMEDY, json_rows, parse_row, read_json_lines
 from mlxtune.data.reading.kinds import Compression, Kind, compression_of, find_kind, kind_of
 from mlxtune.data.reading.record import Record
 from mlxtune.data.reading.table_file import left_out, read_table
@@ -27,6 +28,7 @@ __all__ = [
     "Record",
     "describe_file",
     "parse_row",
+    "read_json_stream",
     "read_lines",
     "read_rows_as_lines",
     "read_stream",
@@ -51,6 +53,11 @@ def read_stream(path: Path) -> Iterator[Record | Fault]:
             return read_table(path)
         case "text":
             return read_text_file(path)
+
+
+def read_json_stream(file: BinaryIO, name: str) -> Iterator[Record | Fault]:
+    """The rows of JSON Lines that come through a pipe, whose places begin with ``name``. Raises: as `read_stream`."""
+    return json_rows(stream_content(file, name))
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, bytes]]:

@@ -20,6 +20,7 @@ from mlxtune.data.faults import Fault
 from mlxtune.data.likeness.duplicates import RowIndex
 from mlxtune.data.likeness.repeats import Repeat, find_repeats
 from mlxtune.data.order import BatchOrder, halved
+from mlxtune.data.pairs import Pairs, rows_of
 from mlxtune.data.render import Rendered
 from mlxtune.data.store.census import Stream
 from mlxtune.data.store.rows import facts_of, places_of
@@ -101,6 +102,7 @@ def describe(
     tokenizer_folder: Path | None = None,
     index: RowIndex | None = None,
     split: int = 0,
+    pairs: Pairs = "better",
     progress: Progress = silent,
 ) -> SplitStats:
     """One split's rows, rendered and counted. Takes what `render_examples` takes, and raises what it does; but rows
@@ -117,7 +119,7 @@ def describe(
         max_seq_length=sys.maxsize if overflow == "error" else max_seq_length,
         overflow=overflow,
         tokenizer_folder=tokenizer_folder,
-        pairs=True,
+        pairs=pairs,
         replay_max_seq_length=max_seq_length,
         progress=progress,
     )
@@ -184,16 +186,19 @@ def read_epoch(
     share_prefix: bool,
     multiple: int = 1,
     epoch: int = 0,
+    pairs: bool = False,
 ) -> Reading:
     """What one epoch over ``rows`` takes, in the batches of ``order``, each in parts as training reads it.
 
     Args:
         part_positions: the most positions that a part of several rows may take.
         share_prefix, multiple: as `make_batch` takes them in training.
+        pairs: ``order`` is of pairs of rows.
     """
 
     def shape(part: Sequence[int]) -> Shape:
-        return shape_of(rows, part, share_prefix=share_prefix, multiple=multiple)
+        numbers = rows_of(part) if pairs else part
+        return shape_of(rows, numbers, share_prefix=share_prefix, multiple=multiple)
 
     batches = order.epoch(epoch)
     parts = (part for batch in batches for part in halved(batch, lambda rows: shape(rows).positions, part_positions))

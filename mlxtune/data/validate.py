@@ -20,6 +20,7 @@ from mlxtune.data.faults import Fault
 from mlxtune.data.likeness.duplicates import Pair, RowIndex
 from mlxtune.data.likeness.shingles import THRESHOLD
 from mlxtune.data.normalize import Normalized
+from mlxtune.data.pairs import Pairs, fault_of, sides
 from mlxtune.data.render import Rendered, Renderer
 from mlxtune.data.store.census import Stream
 from mlxtune.data.store.overflow import fit
@@ -136,6 +137,7 @@ def validate(
     splits: Mapping[str, Stream],
     rendering: Rendering | None = None,
     *,
+    pairs: Pairs = "better",
     similarity: float = THRESHOLD,
     progress: Progress = silent,
 ) -> Validation:
@@ -144,6 +146,7 @@ def validate(
     Args:
         splits: the rows of each, file by file; a DataError that reading one raises is a problem of the file as a whole.
         rendering: without it what rows come to as tokens is not checked.
+        pairs: what the objective makes of preferences, `better` where none is known: rows that it refuses are problems.
         similarity: the Jaccard similarity from which rows are near-duplicates.
     """
     findings = _Findings()
@@ -158,7 +161,8 @@ def validate(
                 as_read = rendering if rendering is None or file.share is None else replace(rendering, overflow="drop")
                 try:
                     opened = file.open()
-                    for item in _rendered(_indexed(tally.count(opened), index, number), as_read):
+                    fitting = _fitting(tally.count(opened), pairs)
+                    for item in _rendered(_indexed(fitting, index, number), as_read):
                         _check(item, split, as_read, findings)
                 except DataError as error:
                     findings.add(split, "file", error.where or file.name, error.message, remedy=error.remedy or "")
@@ -199,6 +203,12 @@ class _Tally:
         self.progress(f"check {self.split}: rows", self.rows, self.rows)
 
 
+def _fitting(items: Iterable[Example | Fault], pairs: Pairs) -> Iterator[Example | Fault]:
+    """``items``, with a fault in place of each that the objective refuses."""
+    for item in items:
+        yield (fault_of(item, pairs) if isinstance(item, Example) else None) or item
+
+
 def _indexed(items: Iterable[Example | Fault], index: RowIndex, split: int) -> Iterator[Example | Fault]:
     for item in items:
         if isinstance(item, Example):
@@ -221,14 +231,9 @@ def _rendered(items: Iterable[Example | Fault], rendering: Rendering | None) -> 
 
 
 def _sides(items: Iterable[Example | Fault]) -> Iterator[Example | Fault]:
-    """``items``, with a chat for each of the two answers of a preference."""
+    """``items``, with a row for each of the two answers of a preference."""
     for item in items:
-        if isinstance(item, Fault) or item.kind != "preference":
-            yield item
-            continue
-        better = replace(item, kind="chat", rejected=())
-        yield better
-        yield replace(better, messages=(*item.messages[:-1], *item.rejected))
+        yield from (item,) if isinstance(item, Fault) else sides(item)
 
 
 def _check(item: Fault | Rendered, split: str, rendering: Rendering | None, findings: _Findings) -> None:

@@ -4,17 +4,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlxtune.data.example import Message
-from mlxtune.data.render import Renderer
+from mlxtune.deployment.asking import Asking, asking_of
 from mlxtune.deployment.prompts import Prompt, as_prompt
 from mlxtune.deployment.sampling import MAX_TOKENS, SEED, TEMPERATURE
 from mlxtune.deployment.tuned import find_tuned
 from mlxtune.device.choose import open_device
-from mlxtune.errors import DataError
 from mlxtune.inference.generate import generate as continue_prompts
+from mlxtune.inference.sampling import Sampling
 from mlxtune.models.load import Model
 from mlxtune.progress import Progress, silent
-from mlxtune.runs.prompting import Prompting
 
 
 @dataclass(frozen=True)
@@ -22,14 +20,9 @@ class Answerer:
     """A model ready to answer, and how it wants to be asked."""
 
     model: Model
-    raw: bool
-    """Prompts are sent as plain text, without a chat template."""
-    system: str | None
-    """The system message of a prompt that has none of its own."""
+    asking: Asking
     note: str | None = None
     """What whoever asks should know: that the adapter was trained on another base, maybe."""
-    thinking: bool = False
-    """It is asked for answers with thoughts before them, as it was trained."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +32,7 @@ class Answer:
     prompt: str
     text: str
     finish_reason: str
-    """``stop``: the model ended; ``length``: the limit was reached."""
+    """``stop``: the model ended, or a text to stop at came; ``length``: the limit was reached."""
     prompt_tokens: int
     completion_tokens: int
 
@@ -64,16 +57,7 @@ def open_answerer(
     """
     tuned = find_tuned(source, adapter, progress=progress)
     model = tuned.open(open_device(device).precision)
-    prompting = tuned.prompting
-    return Answerer(model, _is_raw(raw, prompting, model), prompting.system, tuned.other_base, prompting.thinking)
-
-
-def _is_raw(asked: bool | None, prompting: Prompting, model: Model) -> bool:
-    if asked is not None:
-        return asked
-    if prompting.raw is not None:
-        return prompting.raw
-    return not model.tokenizer.has_chat_template
+    return Answerer(model, asking_of(model.tokenizer, tuned.prompting, raw=raw), tuned.other_base)
 
 
 def generate(
@@ -82,7 +66,11 @@ def generate(
     *,
     max_tokens: int = MAX_TOKENS,
     temperature: float = TEMPERATURE,
+    top_p: float = Sampling.top_p,
+    top_k: int = Sampling.top_k,
+    min_p: float = Sampling.min_p,
     seed: int = SEED,
+    stop: str | Sequence[str] = (),
     progress: Progress = silent,
 ) -> list[Answer]:
     """Answer each prompt, in order.
@@ -93,41 +81,28 @@ def generate(
         prompts: texts, or turns; a single text is a list of one.
         max_tokens: the longest answer.
         temperature: 0 takes the likeliest token; above it tokens are drawn, each prompt's from ``seed``.
+        top_p, top_k, min_p: which tokens are drawn from, as in `Sampling`; without them all are.
+        stop: a text before which an answer ends, or several.
 
     Raises: DataError, if a prompt is empty, the chat template refuses it, or it has turns where the model takes plain
-        text.
+        text; UsageError, for a setting out of range.
     """
     numbered = enumerate([prompts] if isinstance(prompts, str) else prompts, 1)
     asked = [as_prompt(one, where=f"prompt {i}") if isinstance(one, str) else one for i, one in numbered]
-    renderer = Renderer(answerer.model.tokenizer)
     found = continue_prompts(
         answerer.model.network,
         answerer.model.tokenizer,
-        [_encode(answerer, renderer, prompt) for prompt in asked],
+        [answerer.asking.encode(prompt) for prompt in asked],
         max_tokens=max_tokens,
         temperature=temperature,
+        top_p=top_p,
+        top_k=top_k,
+        min_p=min_p,
         seed=seed,
+        stop=[stop] if isinstance(stop, str) else stop,
         progress=progress,
     )
     return [
         Answer(prompt.text, one.text, one.finish_reason, one.prompt_tokens, one.completion_tokens)
         for prompt, one in zip(asked, found, strict=True)
     ]
-
-
-def _encode(answerer: Answerer, renderer: Renderer, prompt: Prompt) -> list[int]:
-    if not (prompt.text if answerer.raw else prompt.text.strip()):
-        raise DataError("the prompt is empty", where=prompt.where, remedy="write something to answer")
-    if answerer.raw:
-        if len(prompt.messages) > 1 or prompt.tools:
-            raise DataError(
-                "the model takes plain text, without a chat template, and this prompt has turns, a system message or "
-                "tools",
-                where=prompt.where,
-                remedy="give a single text",
-            )
-        return renderer.encode_text(prompt.text)
-    turns = prompt.messages
-    if answerer.system is not None and turns[0].role != "system":
-        turns = (Message("system", answerer.system), *turns)
-    return renderer.encode_prompt(turns, prompt.where, tools=prompt.tools, thinking=answerer.thinking)

@@ -236,7 +236,7 @@ def _open_fused(model_folder: Path, adapter_folder: Path, form: Form) -> FusedWe
     """Here the networks are let go of, so that weights that are written are held by none."""
     plain, _ = load_network(model_folder)
     network, _ = load_network(model_folder)
-    attach_adapter(network, adapter_folder)
+    attach_adapter(network, adapter_folder, as_stored=True)
     try:
         return FusedWeights(network, plain, form)
     except AdapterError as error:

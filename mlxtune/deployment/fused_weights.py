@@ -79,7 +79,7 @@ class FusedWeights:
         self.survival: dict[str, Survival] = {}
         self.settings: dict[str, dict[str, Any]] = {}
         self._merged = dict(merged_weights(network, mx.float32))
-        self._updates = dict(layer_updates(network))
+        self._updates = dict(layer_updates(network, plain))
         self._wanted = quantization_wanted(plain, form.bits[0], form.group_size) if form.bits else {}
         self._cast = casting(plain, DTYPES[form.dtype])
         self._stored = {

@@ -1,8 +1,9 @@
 """Prompts: the turns before an answer, from a text, a file of texts, or rows of JSON Lines."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from mlxtune.data.example import Message
 from mlxtune.data.faults import Fault, refuse
@@ -10,7 +11,7 @@ from mlxtune.data.forms.columns import columns_of
 from mlxtune.data.forms.row import Row
 from mlxtune.data.forms.tools import read_tools
 from mlxtune.data.forms.turns import read_turns
-from mlxtune.data.read import Record, read_lines, read_stream
+from mlxtune.data.read import Record, read_json_stream, read_lines, read_stream
 from mlxtune.errors import DataError
 
 ROWS = (".jsonl", ".json", ".ndjson")
@@ -52,9 +53,22 @@ def read_prompts(path: Path) -> list[Prompt]:
     """
     if path.suffix.lower() not in ROWS:
         return _read_texts(path)
+    return _read_rows(read_stream(path), path)
+
+
+def read_prompt_rows(file: BinaryIO, name: str = "standard input") -> list[Prompt]:
+    """Prompts from JSON Lines that come through a pipe, as `read_prompts` has them from a file.
+
+    Args:
+        name: what their places begin with.
+    """
+    return _read_rows(read_json_stream(file, name), Path(name))
+
+
+def _read_rows(rows: Iterable[Record | Fault], path: Path) -> list[Prompt]:
     prompts: list[Prompt] = []
     faults: list[Fault] = []
-    for row in read_stream(path):
+    for row in rows:
         prompt = [row] if isinstance(row, Fault) else _prompt(row)
         if isinstance(prompt, Prompt):
             prompts.append(prompt)
@@ -62,7 +76,7 @@ def read_prompts(path: Path) -> list[Prompt]:
             faults += prompt
     refuse(faults, path=path, remedy=REMEDY)
     if not prompts:
-        raise DataError("the file has no rows", where=path, remedy=REMEDY)
+        raise DataError("there are no rows", where=path, remedy=REMEDY)
     return prompts
 
 

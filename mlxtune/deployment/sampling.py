@@ -1,4 +1,4 @@
-"""How an answer is drawn where nobody says otherwise.
+"""How an answer is drawn where nobody says otherwise; the rest is as in `inference.sampling.Sampling`.
 
 Apart from the work, so that the command line can show it without loading mlx.
 """

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Literal
 from mlxtune.cache import CACHE, cache_folder
 from mlxtune.device.blas import MACHINES, SYMBOLS, THREADS, Blas, library_in_use, open_blas
 from mlxtune.device.memory import Memory, measure_memory, readable_bytes
+from mlxtune.device.power import PowerReadings, ask_program, read_power
 from mlxtune.errors import DeviceError, MlxtuneError
 from mlxtune.network import OFFLINE, is_offline
 
@@ -57,21 +58,26 @@ def is_well(findings: Sequence[Finding]) -> bool:
     return all(finding.status != "bad" for finding in findings)
 
 
-def examine(choice: str = "auto") -> list[Finding]:
+def examine(choice: str = "auto", power: PowerReadings | None = None) -> list[Finding]:
     """Look at this machine, and at this process, in which mlx_lm is loaded on the way; takes one to four seconds.
 
     Args:
         choice: of the device: ``auto``, ``cpu`` or ``gpu``.
+        power: what the machine says of battery, heat and memory; None reads it.
     """
+    power = read_power() if power is None else power
     requirements = []
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):
         requirements = importlib.metadata.requires("mlxtune") or []
     findings = [Finding("python", platform.python_version(), "ok", sys.executable)]
     findings += [judge_version(name, _installed(name), requirements) for name in PACKAGES]
-    findings.append(judge_system(sys.platform, platform.machine(), platform.libc_ver(), platform.mac_ver()[0]))
+    machine, macos = platform.machine(), platform.mac_ver()[0]
+    findings.append(judge_system(sys.platform, machine, platform.libc_ver(), macos, translated=is_translated()))
     limit_before = resource.getrlimit(resource.RLIMIT_NOFILE)
     findings += _of_mlx(choice)
     findings.append(judge_open_files(limit_before, resource.getrlimit(resource.RLIMIT_NOFILE)))
+    findings.append(judge_compiler(shutil.which("c++") or shutil.which("g++")))
+    findings.append(judge_power(power))
     findings.append(_cache())
     findings.append(judge_network(offline=is_offline()))
     return findings
@@ -127,21 +133,26 @@ def judge_version(name: str, version: str | None, requirements: Sequence[str]) -
     return Finding(name, version, "ok")
 
 
-def judge_system(system: str, machine: str, libc: tuple[str, str], macos: str) -> Finding:
+def is_translated() -> bool:
+    """Whether macOS runs this Python, made for Intel, on Apple silicon (Rosetta). Source: Apple's article "About the
+    Rosetta translation environment".
+    """
+    if sys.platform != "darwin":
+        return False
+    return (ask_program(("/usr/sbin/sysctl", "-n", "sysctl.proc_translated")) or "").strip() == "1"
+
+
+def judge_system(system: str, machine: str, libc: tuple[str, str], macos: str, *, translated: bool = False) -> Finding:
     """Does MLX have a wheel for this system?
 
     Args:
         system, machine: ``sys.platform`` and ``platform.machine()``.
         libc: name and version; of Linux.
         macos: the version; of macOS.
+        translated: whether this Python was made for Intel and runs on Apple silicon.
     """
     if system == "darwin":
-        name = f"macOS {macos} {machine}"
-        if machine != "arm64":
-            return Finding("system", name, "bad", "MLX needs Apple silicon", "use a Python built for arm64")
-        if _numbers(macos) < OLDEST_MACOS:
-            return Finding("system", name, "bad", "MLX needs macOS 14 or newer", "update macOS")
-        return Finding("system", name, "ok", "MLX needs macOS 14 or newer")
+        return _judge_macos(machine, macos, translated=translated)
     if system == "linux":
         name = f"Linux {machine}, {' '.join(libc).strip() or 'libc unknown'}"
         if libc[0] != "glibc" or _numbers(libc[1]) < OLDEST_GLIBC:
@@ -149,6 +160,23 @@ def judge_system(system: str, machine: str, libc: tuple[str, str], macos: str) -
             return Finding("system", name, "bad", "MLX's wheel needs glibc 2.35 or newer", remedy)
         return Finding("system", name, "ok", "MLX's wheel needs glibc 2.35 or newer")
     return Finding("system", f"{system} {machine}", "bad", "mlxtune runs on macOS and Linux", "use one of them")
+
+
+def _judge_macos(machine: str, macos: str, *, translated: bool) -> Finding:
+    name, reason, remedy = f"macOS {macos} {machine}", "", None
+    if translated:
+        reason = "this Python is made for Intel and runs under Rosetta"
+        remedy = "install a Python for arm64 (python.org's, or Homebrew's below /opt/homebrew), and mlxtune into it"
+    elif macos.startswith("10.16"):  # what macOS 11 and later tell programs that were built before them
+        reason = "this Python was built for an older macOS, and cannot tell which one this is"
+        remedy = "use a Python that was built for macOS 11 or newer"
+    elif machine != "arm64":
+        reason, remedy = "MLX needs Apple silicon", "use a Mac that has it"
+    elif _numbers(macos) < OLDEST_MACOS:
+        reason, remedy = "MLX needs macOS 14 or newer", "update macOS"
+    if remedy is not None:
+        return Finding("system", name, "bad", reason, remedy)
+    return Finding("system", name, "ok", "MLX needs macOS 14 or newer")
 
 
 def judge_precision(device: "Device") -> Finding:
@@ -246,6 +274,42 @@ def judge_cache(folder: Path, size_bytes: int, free_bytes: int, mode: int) -> Fi
     if mode & 0o022:
         return Finding("cache", value, "warn", "others can write to it", f"chmod 700 {folder}")
     return Finding("cache", value, "ok", free)
+
+
+def judge_compiler(path: str | None) -> Finding:
+    """Is there a C++ compiler? None is needed but to build other people's programs."""
+    reason = "needed for `make conformance` alone, which builds llama.cpp"
+    return Finding("compiler", path or "none", "ok", reason)
+
+
+def judge_power(power: PowerReadings) -> Finding:
+    """What would training wait for, or rest for, now (`training.throttle`)?"""
+    battery = "on battery" if power.on_battery else "no battery" if power.on_battery is None else "plugged in"
+    percent = "" if power.battery_percent is None else f" ({power.battery_percent} %)"
+    heat, memory = power.thermal or "unknown", power.memory_pressure or "unknown"
+    value = f"{battery}{percent}, heat {heat}, memory pressure {memory}"
+    reason = "what training.throttle heeds; unknown is left alone"
+    if power.on_battery:
+        return Finding(
+            "power", value, "warn", "training waits for the plug", "plug in, or training.throttle.battery=ignore"
+        )
+    if power.thermal in ("heavy", "critical"):
+        return Finding("power", value, "warn", "the system slows itself down", "let it cool down; close other programs")
+    if power.memory_pressure == "critical":
+        return Finding("power", value, "warn", "training waits for memory", "close other programs")
+    return Finding("power", value, "ok", reason)
+
+
+def judge_hub(answer: str | None, *, address: str) -> Finding:
+    """Does the hub answer, at the address that ``HF_ENDPOINT`` may change?
+
+    Args:
+        answer: what went wrong; None, if nothing did.
+    """
+    if answer is None:
+        return Finding("hub", address, "ok", "it answers; nothing was fetched, and no token was sent")
+    remedy = "check the connection (HTTPS_PROXY names a proxy, HF_ENDPOINT a mirror); what is cached is used without it"
+    return Finding("hub", address, "bad", answer, remedy)
 
 
 def judge_network(*, offline: bool) -> Finding:

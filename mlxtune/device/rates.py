@@ -1,4 +1,4 @@
-"""How fast this machine multiplies matrices: MLX beside numpy on the CPU, and the GPU.
+"""How fast this machine multiplies matrices, MLX beside numpy on the CPU, and the GPU; and how fast its memory is.
 
 numpy works in a child process, with as many threads as MLX's BLAS has: threads can only be set before numpy is loaded.
 The two take turns, and the best of several turns counts, since whatever else the machine does only ever makes a turn
@@ -80,6 +80,24 @@ def matmul_rate(device: mx.Device, dtype: mx.Dtype, *, size: int = 4096, turns: 
     """GFLOP/s of [size, size] matrix products on one device of MLX."""
     multiply = _mlx_product(device, dtype, size)
     return _gflops(size, min(multiply() for _ in range(turns)))
+
+
+def copy_rate(device: mx.Device, *, size_bytes: int = 64 << 20, turns: int = 8) -> float:
+    """GB/s of memory, read and written together, where MLX adds one to each number of a large array.
+
+    Args:
+        size_bytes: of the array: beyond most processors' caches, and little enough that MLX keeps a freed buffer of it
+            for the next turn, since the system's handing out of new memory is slower than memory is.
+    """
+    array = mx.zeros(size_bytes // 4, dtype=mx.float32, stream=device)
+    mx.eval(array)
+    seconds = []
+    for _ in range(turns + 1):  # the first takes the memory
+        mx.synchronize()
+        start = time.perf_counter()
+        mx.eval(mx.add(array, 1.0, stream=device))
+        seconds.append(time.perf_counter() - start)
+    return 2 * array.nbytes / min(seconds[1:]) / 1e9
 
 
 def _mlx_product(device: mx.Device, dtype: mx.Dtype, size: int) -> Callable[[], float]:

@@ -18,6 +18,7 @@ import numpy as np
 
 from mlxtune.data.dataset import Dataset
 from mlxtune.data.example import Example
+from mlxtune.data.pairs import SIDES
 from mlxtune.data.store.rows import facts_of
 from mlxtune.evaluation.measured import Measured
 from mlxtune.evaluation.score import BOOTSTRAP_SEED, Scores
@@ -36,8 +37,9 @@ WORST = 20
 
 @dataclass(frozen=True, eq=False)
 class RowFacts:
-    """Of the N rows of a split, by their number: where each came from, how many tokens of it the network reads, and
-    the group that it belongs to, which is None where it has no value in ``column``; no groups without one.
+    """Of the N rows of a split, by their number: where each came from, how many tokens of it the network reads (of a
+    pair those of both answers, each with its prompt), and the group that it belongs to, which is None where it has no
+    value in ``column``; no groups without one.
     """
 
     where: Sequence[str]
@@ -53,6 +55,7 @@ def row_facts(dataset: Dataset, examples: Sequence[Example], column: str | None 
         column: by whose values rows are grouped, one of those that `Example.kept` has.
     """
     parts, row_of = dataset.once()
+    row_of = row_of // SIDES if dataset.pairs else row_of
     tokens = np.bincount(row_of, facts_of(parts).length, minlength=len(examples)).astype(np.int64)
     groups = () if column is None else tuple(_name_of(example.kept.get(column)) for example in examples)
     return RowFacts([example.where for example in examples], tokens, column, groups)

@@ -15,6 +15,7 @@ from mlxtune.data.batch import reading_batches
 from mlxtune.data.render import Rendered
 from mlxtune.data.store.rows import facts_of
 from mlxtune.errors import DataError
+from mlxtune.evaluation.pace import reading_tokens
 from mlxtune.inference.likelihood import Reader, log_probabilities, target_states
 from mlxtune.progress import Progress, silent
 
@@ -117,7 +118,7 @@ def _spread(count: int, wanted: int) -> list[int]:
 def _read(reader: Reader, rows: Sequence[Rendered], what: str, progress: Progress) -> Iterator[mx.array]:
     """Log-probabilities, [t, V] at a time, at every target of ``rows``."""
     done = 0
-    for batch in reading_batches(rows, share_prefix=reader.shares_prefixes):
+    for batch in reading_batches(rows, share_prefix=reader.shares_prefixes, max_tokens=reading_tokens(reader.network)):
         states = target_states(reader, batch.prefix_ids, batch.token_ids, batch.target_index)
         yield from log_probabilities(reader, states)
         done += len(batch.rows)

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING
 import mlx.core as mx
 import numpy as np
 
-from mlxtune.data.batch import READING_TOKENS, Batch, make_batch, reading_batches
+from mlxtune.data.batch import Batch, make_batch, reading_batches
 from mlxtune.data.render import Rendered
 from mlxtune.device.memory import is_out_of_memory
 from mlxtune.errors import DeviceError
 from mlxtune.evaluation.calibration import Calibration, calibration_of
+from mlxtune.evaluation.pace import reading_tokens
 from mlxtune.inference.likelihood import Reader, target_losses, target_states
 from mlxtune.progress import Progress, silent
 
@@ -36,6 +37,12 @@ class HeldOut:
     hit_count: np.ndarray
     byte_count: np.ndarray
     calibration: Calibration
+
+    def take(self, rows: slice) -> "HeldOut":
+        """Some of the rows; how far confidence can be believed is that of all."""
+        return HeldOut(
+            self.loss_sum[rows], self.target_count[rows], self.hit_count[rows], self.byte_count[rows], self.calibration
+        )
 
     @property
     def loss(self) -> float:
@@ -57,7 +64,7 @@ def read_heldout(
     dataset: Sequence[Rendered],
     *,
     row_of: Sequence[int] | np.ndarray | None = None,
-    max_tokens: int = READING_TOKENS,
+    max_tokens: int | None = None,
     lift: Callable[[Batch], Batch] = lambda batch: batch,
     progress: Progress = silent,
 ) -> HeldOut:
@@ -66,11 +73,12 @@ def read_heldout(
     Args:
         row_of: where ``dataset`` has rows in several parts: the number, from 0 and without a gap, of the row that each
             is a part of, its parts in their order.
-        max_tokens: of the rows that are read at once.
+        max_tokens: of the rows that are read at once; None is what the device reads in a second (`pace`).
         lift: makes of a batch what the reader is to be given, where that is not its token ids.
 
     Raises: DeviceError, if there is not enough memory for a single row.
     """
+    max_tokens = reading_tokens(reader.network) if max_tokens is None else max_tokens
     owner_of = np.arange(len(dataset)) if row_of is None else np.asarray(row_of)
     rows = int(owner_of.max(initial=-1)) + 1
     loss_sum, hit_count = np.zeros(rows), np.zeros(rows)

@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 
 from mlxtune.data.example import Example
+from mlxtune.data.pairs import SIDES
 from mlxtune.data.render import Rendered
 from mlxtune.evaluation.calibration import Calibration, calibration_of
 from mlxtune.evaluation.cost import Cost
 from mlxtune.evaluation.heldout import read_heldout
 from mlxtune.evaluation.measured import Measured, ratio
+from mlxtune.evaluation.preferred import preferred
 from mlxtune.evaluation.statistics import Interval
 from mlxtune.evaluation.tasks import Task, run_task
 from mlxtune.inference.likelihood import make_reader
@@ -65,6 +67,7 @@ def score_model(
     tasks: Sequence[Task],
     *,
     row_of: Sequence[int] | np.ndarray | None = None,
+    pairs: bool = False,
     progress: Progress = silent,
 ) -> Scores:
     """Read all rows for loss, bits per byte and token accuracy, then ask each task.
@@ -73,16 +76,23 @@ def score_model(
         rendered, examples: the same rows, as token ids and as turns; their numbers are those of ``examples``. Without
             ``rendered`` the tasks alone are asked.
         row_of: where ``rendered`` has rows in several parts: the example that each is a part of (`Dataset.once`).
+        pairs: ``rendered`` has two rows of each example, its better answer and the other.
 
-    Returns: ``loss``, ``bits_per_byte``, ``token_accuracy``, and ``TASK.METRIC`` for each metric of each task.
+    Returns: ``loss``, ``bits_per_byte``, ``token_accuracy`` (of pairs: of the better answers), and ``TASK.METRIC`` for
+        each metric of each task. Of pairs ``preferred`` too, how often the better answer is the likelier one, and
+        ``preferred_a_token``, the same of the likelihood of a token on average, and
+        ``preference_margin``, by how many nats.
     """
     measured: dict[str, Measured] = {}
     calibration = calibration_of(np.zeros(0), np.zeros(0, bool))
     if len(rendered):
         reader = make_reader(model.network)
         heldout = read_heldout(reader, model.tokenizer, rendered, row_of=row_of, progress=progress)
+        if pairs:
+            heldout, worse = heldout.take(slice(0, None, SIDES)), heldout.take(slice(1, None, SIDES))
+            measured = preferred(heldout, worse)
         rows = np.arange(len(heldout.loss_sum))
-        measured = {
+        measured |= {
             "loss": ratio(rows, heldout.loss_sum, heldout.target_count),
             "bits_per_byte": ratio(rows, heldout.loss_sum / math.log(2), heldout.byte_count),
             "token_accuracy": ratio(rows, heldout.hit_count, heldout.target_count),

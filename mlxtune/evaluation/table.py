@@ -16,10 +16,12 @@ from rich.table import Table
 from rich.text import Text
 
 from mlxtune.evaluation.cost import Cost
+from mlxtune.evaluation.preferred import A_TOKEN, WHOLE
 from mlxtune.evaluation.statistics import Difference, Interval
 from mlxtune.evaluation.verdict import (
     FEWEST_ROWS,
     LOWER_IS_BETTER,
+    OWN_UNITS,
     SIGNIFICANCE,
     Verdict,
     read_difference,
@@ -99,13 +101,15 @@ def comparison(scores: Mapping[str, Any]) -> list[ComparisonRow]:
 
 
 def beside_others(scores: Mapping[str, Any]) -> list[ModelRow]:
-    """scores.json as the rows of the table of all models: each task's first metric and bits per byte, model by model.
+    """scores.json as the rows of the table of all models: each task's first metric, of pairs how often the better
+    answer is likelier, and bits per byte, model by model.
 
     Of a model's own scores (`evaluate MODEL`) the model is the one that the others are set against.
     """
     name = "tuned" if "tuned" in scores else str(scores["model"])
     ours = scores.get("tuned", scores.get("metrics", {}))
-    chosen = [f"{task['name']}.{task['primary']}" for task in scores["tasks"]] + ["bits_per_byte"]
+    chosen = [f"{task['name']}.{task['primary']}" for task in scores["tasks"]]
+    chosen += [A_TOKEN, WHOLE, "bits_per_byte"]
     rows = []
     for metric in (metric for metric in chosen if metric in ours):
         rows.append(ModelRow(metric, name, Interval(**ours[metric]), None, is_first=True))
@@ -128,7 +132,7 @@ def costs(scores: Mapping[str, Any]) -> dict[str, Cost]:
 def format_interval(metric: str, interval: Interval) -> str:
     """One cell, as ``"43.0 % [33.0, 53.0]"`` for a rate or ``"1.204 [1.102, 1.310]"``."""
     numbers = interval.mean, interval.low, interval.high
-    if metric in LOWER_IS_BETTER:
+    if metric in OWN_UNITS:
         return "{:.3f} [{:.3f}, {:.3f}]".format(*numbers)
     return "{:.1f} % [{:.1f}, {:.1f}]".format(*(100 * number for number in numbers))
 
@@ -138,7 +142,7 @@ def format_difference(metric: str, difference: Difference | None) -> str:
     if difference is None:
         return UNKNOWN
     numbers = difference.mean, difference.low, difference.high
-    if metric in LOWER_IS_BETTER:
+    if metric in OWN_UNITS:
         return "{:+.3f} [{:.3f}, {:.3f}]".format(*numbers)
     return "{:+.1f} [{:.1f}, {:.1f}]".format(*(100 * number for number in numbers))
 

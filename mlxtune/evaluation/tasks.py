@@ -4,6 +4,7 @@ Knows examples and scorers; nothing of which model is asked. Base and tuned get 
 Most scorers judge a text that is written, greedily; `choice` has the model choose among labels, and writes nothing.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +23,7 @@ from mlxtune.evaluation.classes import confusion, macro_f1
 from mlxtune.evaluation.measured import Measured, rates
 from mlxtune.evaluation.own_code import code_sha256
 from mlxtune.evaluation.scorers import SCORERS
+from mlxtune.evaluation.verdict import FEWEST_ROWS
 from mlxtune.inference.generate import generate
 from mlxtune.progress import Progress, silent
 
@@ -76,7 +78,9 @@ class Task:
 
 @dataclass(frozen=True)
 class TaskResult:
-    """Each metric, of the rows that have it, what was wanted and said of each row, and what else there is to tell."""
+    """Each metric of the rows that have it, where these are at least `FEWEST_ROWS` of as many or more; what was wanted
+    and said of each row; and what else there is to tell.
+    """
 
     metrics: Mapping[str, Measured]
     samples: Sequence[Mapping[str, Any]]
@@ -182,9 +186,11 @@ def _result(
             examples, references, outputs, reasons, scores, strict=True
         )
     ]
-    names = dict.fromkeys(name for row in scores for name in row)
-    metrics = {name: rates({i: row[name] for i, row in enumerate(scores) if name in row}) for name in names}
     scorer = SCORERS[task.scorer]
+    counts = Counter(name for row in scores for name in row)  # in the order in which they came
+    few = FEWEST_ROWS if len(scores) >= FEWEST_ROWS else 1  # a field that one row in a hundred has is no figure
+    names = [name for name, count in counts.items() if count >= few or name == scorer.PRIMARY]
+    metrics = {name: rates({i: row[name] for i, row in enumerate(scores) if name in row}) for name in names}
     if hasattr(scorer, "adds"):
         sums = [scorer.adds(*pair, **task.settings) for pair in zip(outputs, references, strict=True)]
         metrics[scorer.PRIMARY] = Measured(np.arange(len(sums)), np.array(sums, np.float64), scorer.PRIMARY)

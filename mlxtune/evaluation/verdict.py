@@ -13,14 +13,17 @@ from typing import Any, Literal
 import numpy as np
 
 from mlxtune.evaluation.measured import Measured
+from mlxtune.evaluation.preferred import MARGIN
 from mlxtune.evaluation.statistics import Difference
 
 Verdict = Literal["better", "worse", "not distinguishable"]
 
 LOWER_IS_BETTER = frozenset({"loss", "bits_per_byte"})
-"""Metrics in units of their own. Every other one is a rate from 0 to 1, shown in percent: higher is better."""
+"""Of every other metric higher is better."""
+OWN_UNITS = LOWER_IS_BETTER | {MARGIN}
+"""Metrics in units of their own. Every other one is a rate from 0 to 1, shown in percent."""
 
-OF_TOKENS = frozenset({"loss", "token_accuracy"})
+OF_TOKENS = frozenset({"loss", "token_accuracy", "preferred_a_token"})
 """Metrics a token: they mean the same for two models only where both cut the text into the same tokens."""
 
 FEWEST_ROWS = 6

@@ -2,14 +2,15 @@
 
 The vocabulary projection is the widest product of a small network, and most positions (prompt, padding) need none. Here
 only the T positions that predict a target are projected, in chunks whose memory is bounded. For training the gradient
-is formed with the loss, chunk by chunk, so that no [T, V] array outlives its chunk; the head must then be frozen, since
-a gradient to the head itself would be lost: a head that trains is refused.
+is formed with the loss, chunk by chunk, so that no [T, V] array outlives its chunk. A head that trains wants a gradient
+of its own, which that form has no place for: each chunk is then worked out again in the backward pass, at the price of
+a second projection.
 """
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import mlx.core as mx
 from mlx import nn
@@ -17,7 +18,6 @@ from mlx.utils import tree_flatten
 from mlx_lm.models.cache import make_prompt_cache
 
 from mlxtune.adapters.saved import under_adapter
-from mlxtune.errors import TrainingError
 from mlxtune.inference.shared_prefix import (
     PIECE,
     Forward,
@@ -84,19 +84,21 @@ def target_states(reader: Reader, prefix_ids: mx.array, token_ids: mx.array, tar
 
 
 def target_loss_sum(reader: Reader, states: mx.array, target_id: mx.array, target_weight: mx.array) -> mx.array:
-    """The weighted sum of the targets' cross-entropy, in nats, differentiable in ``states`` alone.
+    """The weighted sum of the targets' cross-entropy, in nats, differentiable in ``states`` and in a head that trains.
 
     Args:
         states: [T, D] or [T, V], from `target_states`. target_id: [T]. target_weight: [T], float32.
 
     Returns: a float32 scalar.
-    Raises: TrainingError, if the head has trainable parameters.
     """
-    if reader.anatomy is not None and tree_flatten(reader.anatomy.head.trainable_parameters()):
-        raise TrainingError("the network's head is trainable", remedy="leave lm_head and the embedding out of training")
 
     def chunk_loss(states: mx.array, ids: mx.array, weight: mx.array) -> mx.array:
         return mx.sum(weight * _cross_entropy(target_logits(reader, states), ids))
+
+    if reader.anatomy is not None and tree_flatten(reader.anatomy.head.trainable_parameters()):
+        return _loss_with_head(
+            reader.anatomy.head, chunk_loss, _chunks(reader, states.shape), states, target_id, target_weight
+        )
 
     @mx.custom_function
     def loss_and_gradient(states: mx.array, ids: mx.array, weight: mx.array) -> tuple[mx.array, mx.array]:
@@ -118,6 +120,48 @@ def target_loss_sum(reader: Reader, states: mx.array, target_id: mx.array, targe
 
     loss, _ = loss_and_gradient(states, target_id, target_weight)  # pyright: ignore[reportGeneralTypeIssues] - mlx's stub says object
     return loss
+
+
+def _loss_with_head(
+    head: nn.Module,
+    chunk_loss: Callable[[mx.array, mx.array, mx.array], mx.array],
+    chunks: Sequence[tuple[int, int]],
+    states: mx.array,
+    ids: mx.array,
+    weight: mx.array,
+) -> mx.array:
+    """The sum of a loss over chunks, differentiable in ``states`` and the head's parameters."""
+    parameters = head.trainable_parameters()
+    loss = mx.zeros((), mx.float32)
+    for start, stop in chunks:
+
+        def with_chunk(
+            parameters: dict[str, Any],
+            loss: mx.array,
+            piece: mx.array,
+            others: tuple[mx.array, mx.array] = (ids[start:stop], weight[start:stop]),
+        ) -> mx.array:
+            head.update(parameters)
+            return loss + chunk_loss(piece, *others)
+
+        # What came before goes into the next, so that no two chunks are worked out side by side.
+        loss = mx.checkpoint(with_chunk)(parameters, loss, mx.depends(states[start:stop], loss))
+    head.update(parameters)
+    return loss
+
+
+def target_log_probabilities(reader: Reader, states: mx.array, target_id: mx.array) -> mx.array:
+    """The log-probability of each target, [T] float32, in nats; lazy, in chunks that follow each other.
+
+    Args: as of `target_loss_sum`.
+    """
+    chunks: list[mx.array] = []
+    for start, stop in _chunks(reader, states.shape):
+        piece = states[start:stop]
+        if chunks:  # as in `target_loss_sum`
+            piece = mx.depends(piece, chunks[-1])
+        chunks.append(-_cross_entropy(target_logits(reader, piece), target_id[start:stop]))
+    return mx.concatenate(chunks)
 
 
 class TargetLosses(NamedTuple):

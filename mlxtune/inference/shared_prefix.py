@@ -56,7 +56,7 @@ class StretchCache:
 
     def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
         if self.keys is not None and self.values is not None:
-            keys, values = _joined(self.keys, keys), _joined(self.values, values)
+            keys, values = joined(self.keys, keys), joined(self.values, values)
         self.keys, self.values = keys, values
         return keys, values
 
@@ -67,7 +67,7 @@ class StretchCache:
         return create_attention_mask(length, self.offset, return_array, window_size or self.window)
 
 
-def _joined(before: mx.array, rows: mx.array) -> mx.array:
+def joined(before: mx.array, rows: mx.array) -> mx.array:
     """[1 or B, H, P, D] and [B, H, L, D] to [B, H, P + L, D]."""
     return mx.concatenate([mx.broadcast_to(before, (rows.shape[0], *before.shape[1:])), rows], axis=2)
 

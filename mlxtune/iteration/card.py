@@ -17,6 +17,8 @@ from mlxtune.evaluation.table import (
 from mlxtune.files import write_text
 from mlxtune.iteration.chosen import chosen_from
 from mlxtune.iteration.diagnose import Finding, read_findings
+from mlxtune.iteration.started_from import started_from
+from mlxtune.recipe.method import method_in_words
 from mlxtune.recipe.schema import Recipe
 from mlxtune.runs.folder import RunFolder
 
@@ -39,11 +41,12 @@ def write_card(run: RunFolder, recipe: Recipe, scores: Mapping[str, Any] | None 
     manifest = run.read_manifest()
     device, inputs = manifest["device"], manifest["inputs"]
     lines = [
-        f"# {recipe.name}: {recipe.model.source}, LoRA rank {recipe.method.rank}",
+        f"# {recipe.name}: {recipe.model.source}, {method_in_words(recipe.method.model_dump())}",
         "",
         f"Trained on {device['kind']} ({device['precision']}), because {device['reason']}.",
         *_how_far(manifest.get("finished")),
         *([chosen.sentence] if (chosen := chosen_from(manifest)) is not None else []),
+        *([markdown_text(started)] if (started := started_from(run, manifest)) is not None else []),
         f"Base model: `{recipe.model.source}`, sha256 `{inputs['model']['sha256']}`.",
         *_replay(recipe),
         "",

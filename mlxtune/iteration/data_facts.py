@@ -216,7 +216,8 @@ def _leakage(
 ) -> dict[str, Any]:
     """Rows of a split that an earlier one has too; each is counted once, as what it is most surely."""
     same = find_repeats(said[split].fingerprints, said[earlier].fingerprints)
-    near = None if alike is None else alike.get((split, earlier), [])
+    known = {row.where for row in same}  # one that several splits have is found alike, too
+    near = None if alike is None else [row for row in alike.get((split, earlier), []) if row.where not in known]
     named = [{"where": row.where, "like": row.repeats, "similarity": 1.0} for row in same]
     named += [asdict(row) for row in sorted(near or (), key=lambda row: -row.similarity)]
     return {

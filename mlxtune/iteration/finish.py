@@ -7,9 +7,14 @@ killed between the scores and the report gets both, and no two of them tell diff
 import os
 from typing import Any
 
+from mlx import nn
+from mlx.utils import tree_map_with_path
+
 from mlxtune.adapters.attach import load_adapter_parameters
 from mlxtune.adapters.format import save_adapter
+from mlxtune.adapters.full import trained_weights
 from mlxtune.adapters.update_norm import update_norm
+from mlxtune.device.precision import casting
 from mlxtune.errors import ModelError, RunError
 from mlxtune.files import new_folder, write_text
 from mlxtune.iteration.card import write_card
@@ -20,6 +25,7 @@ from mlxtune.iteration.ready import Ready
 from mlxtune.iteration.report.page import write_report
 from mlxtune.iteration.start import base_name
 from mlxtune.models import chat_template
+from mlxtune.models.load import load_network
 from mlxtune.models.safetensors import validate_safetensors
 from mlxtune.models.tokenizer import open_tokenizer
 from mlxtune.progress import Progress, silent
@@ -61,11 +67,22 @@ def facts_of_adapter(ready: Ready) -> dict[str, Any]:
     """What run.json says of the trained network: how large the update is; where training had another chat template
     than the base has, the hash of the base's, by which others will ask.
     """
-    norm, opened = update_norm(ready.state.network), ready.opened
+    opened = ready.opened
+    norm = update_norm(ready.state.network, _base_beside(ready))
     facts: dict[str, Any] = {} if norm is None else {"update": norm.to_json()}
     if opened.recipe.data.chat_template is not None:
         facts["base_chat_template"] = chat_template_hash(open_tokenizer(opened.folder.path))
     return facts
+
+
+def _base_beside(ready: Ready) -> nn.Module | None:
+    """The base in the precision that training had it in, its weights not yet read; only where they were replaced."""
+    opened = ready.opened
+    if not trained_weights(ready.state.network):
+        return None
+    plain, _ = load_network(opened.folder.path)
+    plain.update(tree_map_with_path(casting(plain, opened.device.precision.dtype), plain.parameters()))
+    return plain
 
 
 def write_data(run: RunFolder, ready: Ready, *, progress: Progress = silent) -> None:

@@ -8,21 +8,30 @@ is some steps' time. What the scoring at the end takes is left out.
 import itertools
 import math
 import statistics
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
-import numpy as np
-
-from mlxtune.data.batch import READING_TOKENS, Shape
-from mlxtune.data.render import Rendered
+from mlxtune.data.batch import Shape
 from mlxtune.data.stats import add_up
-from mlxtune.data.store.rows import facts_of, take_rows
 from mlxtune.device.memory import MemoryLimit, memory_limit, readable_bytes
 from mlxtune.errors import DeviceError, TrainingError
+from mlxtune.iteration.batches import training_shape
 from mlxtune.iteration.ready import Ready
-from mlxtune.iteration.steps import make_training, training_shape
-from mlxtune.iteration.trial import Measured, Read, Trial, foretold_bytes, try_freezing, try_validation
+from mlxtune.iteration.rollouts import groups, standing_in
+from mlxtune.iteration.steps import make_training
+from mlxtune.iteration.trial import (
+    Measured,
+    Read,
+    Trial,
+    foretell_reading,
+    foretold_bytes,
+    try_drawing,
+    try_freezing,
+    try_references,
+    try_samples,
+    try_validation,
+)
 from mlxtune.progress import Progress, silent
 from mlxtune.recipe.schema import EveryBlock
 from mlxtune.training.estimate import fit_costs, highest_cost
@@ -37,8 +46,6 @@ BATCHES_LOOKED_AT = 10_000
 QUANTILES = (0.2, 0.4, 0.6, 0.8)
 """Of the parts by size: which are tried, beside those of a ladder from the smallest to the largest."""
 RUNG = 2.0
-TRIED_TOKENS = 512
-"""Of validation rows."""
 LONGER = 8
 """Times the longest row that was tried: no further is a fit to be trusted."""
 
@@ -94,7 +101,7 @@ class Forecast:
     """What a run will take; bytes and seconds are foretold, the rest is known.
 
     ``peak_memory_bytes`` and ``seconds`` are what metrics.jsonl will show: the most in MLX's arrays, and the wall time
-    of all steps; ``preparation_seconds`` and ``validation_seconds`` come on top.
+    of all steps; ``preparation_seconds`` and ``validation_seconds``, with the answers after each look, come on top.
     """
 
     device: str
@@ -107,6 +114,7 @@ class Forecast:
     steps_an_epoch: int
     tokens_an_epoch: int
     target_tokens_an_epoch: int
+    """Of an objective that draws answers both are the most that there can be, and `seconds` counts them so."""
     padding_share: float
     """Of the positions that go through the network."""
     prefix_saved_share: float
@@ -142,6 +150,8 @@ def forecast(ready: Ready, limit: MemoryLimit, *, auto: bool = False, progress: 
     Args:
         auto: choose that even where the recipe says it.
     """
+    drawing = try_drawing(ready)
+    ready = standing_in(ready)
     work = work_of(ready)
     chosen = ready.opened.recipe.training.grad_checkpoint
     if auto or chosen == "auto":
@@ -155,10 +165,12 @@ def forecast(ready: Ready, limit: MemoryLimit, *, auto: bool = False, progress: 
         measured.append(done)
         progress("try batches", len(measured), len(samples))
     left, training_bytes = limit.bytes - trial.base_bytes, _peak_bytes(work, measured)
-    frozen = _foretell_reading(ready, "train", try_freezing, training_bytes, left)
-    validation = _foretell_reading(ready, "valid", try_validation, training_bytes, left)
-    reads = [read.peak_bytes for read in (frozen, validation) if read is not None]
-    an_update = _seconds_an_update(work, measured)
+    frozen = foretell_reading(ready, "train", try_freezing, training_bytes, left)
+    references = foretell_reading(ready, "train", try_references, training_bytes, left)
+    validation = foretell_reading(ready, "valid", try_validation, training_bytes, left)
+    answers = try_samples(ready)
+    reads = [read.peak_bytes for read in (frozen, references, validation, answers, drawing) if read is not None]
+    an_update = _seconds_an_update(work, measured) + _drawing_seconds(ready, drawing)
     steps, report = _steps(ready, an_update), ready.opened.datasets["train"].report
     validations = math.ceil(steps / ready.plan.validate_every) if ready.plan.validate_every else 0
     reading = add_up(work.shapes)
@@ -168,7 +180,8 @@ def forecast(ready: Ready, limit: MemoryLimit, *, auto: bool = False, progress: 
         rows=report.rows,
         replay_rows=report.replay_rows,
         steps=steps,
-        steps_an_epoch=math.ceil(ready.order.count_batches(0) / ready.plan.gradient_accumulation_steps),
+        steps_an_epoch=ready.plan.updates_a_window
+        * math.ceil(ready.order.count_batches(0) / ready.plan.gradient_accumulation_steps),
         tokens_an_epoch=report.tokens,
         target_tokens_an_epoch=report.target_tokens,
         padding_share=reading.padding_share,
@@ -176,8 +189,8 @@ def forecast(ready: Ready, limit: MemoryLimit, *, auto: bool = False, progress: 
         targets_alone=ready.reader.anatomy is not None,
         peak_memory_bytes=trial.base_bytes + max(training_bytes, *reads, 0),
         seconds=steps * an_update,
-        preparation_seconds=_preparation_seconds(ready, frozen),
-        validation_seconds=validations * validation.seconds if validation else 0.0,
+        preparation_seconds=_preparation_seconds(ready, [read for read in (frozen, references) if read is not None]),
+        validation_seconds=validations * sum((read.seconds for read in (validation, answers) if read), 0.0),
         grad_checkpoint=chosen,
         memory_limit_bytes=limit.bytes,
         memory_limit_reason=limit.reason,
@@ -190,7 +203,10 @@ def work_of(ready: Ready, *, epochs: int = EPOCHS_LOOKED_AT) -> Work:
     dataset = ready.opened.datasets["train"].rows
     training = make_training(ready, dataset, FrozenPrefix(ready.reader, None))
     windows = list(itertools.islice(_windows(ready, epochs), ready.plan.total_steps))
-    parts = [part for window in windows for part in training.parts(window, ready.state.part_positions)]
+    own = [training.own(window) for window in windows]
+    if ready.objective.drawing is not None:  # of whose prompts groups of answers are read
+        own = [groups((unit for rows in window for unit in rows), ready.objective.drawing) for window in own]
+    parts = [part for rows in own for part in training.parts(rows, ready.state.part_positions)]
     shapes = {part: training_shape(ready, part) for part in dict.fromkeys(parts)}
     return Work(tuple(parts), tuple(shapes[part] for part in parts), len(windows))
 
@@ -222,7 +238,7 @@ def settle_memory(ready: Ready, *, auto: bool = False, progress: Progress = sile
         refuse_too_large(found)
         chosen = found.grad_checkpoint
     else:
-        chosen, peak = choose_recomputation(ready, limit)
+        chosen, peak = choose_recomputation(standing_in(ready), limit)
         if peak > limit.bytes:
             refuse_too_large(forecast(ready, limit, progress=progress))
     recompute_blocks(ready.state.network, every_of(chosen))
@@ -306,6 +322,17 @@ def _seconds_an_update(work: Work, measured: Sequence[Measured]) -> float:
     return sum(costs.of(shape) for shape in work.shapes) / work.updates + update
 
 
+def _drawing_seconds(ready: Ready, drawing: Read | None) -> float:
+    """Of drawing an update's answers, foretold from those to the longest prompts; 0 if none are drawn. Later
+    answers may be longer or shorter.
+    """
+    if drawing is None:
+        return 0.0
+    windows = math.ceil(ready.order.count_batches(0) / ready.plan.gradient_accumulation_steps)
+    answers = len(ready.opened.datasets["train"].rows) / windows
+    return drawing.seconds * answers / drawing.tokens / ready.plan.updates_a_window
+
+
 def _steps(ready: Ready, seconds_an_update: float) -> int:
     """How many updates the run will make, as far as limits and time tell."""
     limits = [] if ready.plan.total_steps is None else [ready.plan.total_steps]
@@ -314,44 +341,11 @@ def _steps(ready: Ready, seconds_an_update: float) -> int:
     return min(limits)
 
 
-def _preparation_seconds(ready: Ready, frozen: Read | None) -> float:
-    """Of reading every row through the frozen blocks, once."""
+def _preparation_seconds(ready: Ready, reads: Sequence[Read]) -> float:
+    """Of reading every row once before the first step: through the frozen blocks, or for how likely it is."""
     datasets = ready.opened.datasets
     tokens = sum(datasets[split].report.tokens for split in ("train", "valid") if split in datasets)
-    return 0.0 if frozen is None else frozen.seconds * tokens / frozen.tokens
-
-
-def _foretell_reading(
-    ready: Ready,
-    split: str,
-    reads: Callable[[Ready, Sequence[Rendered]], Read | None],
-    known_bytes: int,
-    left_bytes: int,
-) -> Read | None:
-    """What it takes to read all rows of a split without gradients, foretold from a few of the longest.
-
-    Args:
-        reads: tries it with some rows; None if a run does not do it.
-        known_bytes: what a run takes anyway; a reading that takes less need not be known exactly.
-        left_bytes: the most that may be taken.
-    """
-    if split not in ready.opened.datasets:
-        return None
-    dataset = ready.opened.datasets[split]
-    lengths = facts_of(dataset.rows).length
-    longest_first = np.argsort(-lengths, kind="stable")
-    few, at_once = (
-        take_rows(dataset.rows, longest_first[: max(1, tokens // int(lengths[longest_first[0]]))])
-        for tokens in (TRIED_TOKENS, READING_TOKENS)
-    )
-    reads(ready, few[:1])  # the first takes longer
-    read = reads(ready, few)
-    if read is None:
-        return None
-    peak = read.peak_bytes * len(at_once) // len(few)
-    if known_bytes < peak <= left_bytes and (whole := reads(ready, at_once)) is not None:
-        read, peak = whole, whole.peak_bytes
-    return Read(dataset.report.tokens, read.seconds * dataset.report.tokens / read.tokens, peak)
+    return sum(read.seconds * tokens / read.tokens for read in reads)
 
 
 def _longest_row(ready: Ready, measured: Sequence[Measured], left_bytes: int) -> int:

@@ -26,7 +26,7 @@ from mlxtune.models.source import find_model
 from mlxtune.offline import network_off
 from mlxtune.progress import Progress, silent
 from mlxtune.recipe.load import load_recipe
-from mlxtune.runs.folder import RunFolder, is_run_folder, lock, open_run
+from mlxtune.runs.folder import RunFolder, is_run_folder, lock, open_run, weights_of
 from mlxtune.runs.manifest import versions
 
 TURNED: dict[Verdict, Verdict] = {"better": "worse", "worse": "better", "not distinguishable": "not distinguishable"}
@@ -85,7 +85,7 @@ def _ask_run(run: RunFolder, asked: Asked, device: Device, progress: Progress) -
         },
         "basis": {
             "model_sha256": folder.sha256,
-            "adapter_sha256": sha256_of(adapter / "adapters.safetensors"),
+            "adapter_sha256": sha256_of(weights_of(adapter)),
         },
     }
 

@@ -5,38 +5,50 @@ And says the recipe in the plain values that the floors below take: a training p
 
 import hashlib
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from mlxtune.adapters.attach import LoraShape
+import numpy as np
+
 from mlxtune.adapters.format import hash_of_adapter
+from mlxtune.adapters.full import FullShape
+from mlxtune.adapters.shape import LoraShape
 from mlxtune.data.dataset import Dataset, check_beginning, render_examples
 from mlxtune.data.example import Example
 from mlxtune.data.forms.template import hash_of_files
 from mlxtune.data.normalize import Shape
 from mlxtune.data.order import BatchOrder, BatchSize, batch_order
+from mlxtune.data.pairs import SIDES, Pairs
 from mlxtune.data.read import Record, read_stream
 from mlxtune.data.render import Rendered
 from mlxtune.data.source import Source, find_source, hash_of, stream_of
 from mlxtune.data.store.census import Stream
+from mlxtune.data.store.rows import take_rows
 from mlxtune.device.choose import Device, open_device
+from mlxtune.device.precision import Precision
 from mlxtune.errors import DataError, RunError
 from mlxtune.evaluation.forgetting.ask import check_probe
 from mlxtune.evaluation.tasks import Task, check_task
 from mlxtune.iteration.labels import settle_labels
+from mlxtune.models.chat_template import ChatTemplate
 from mlxtune.models.load import Model, open_model
 from mlxtune.models.source import ModelFolder, find_model
 from mlxtune.offline import network_off
 from mlxtune.progress import Progress, silent
+from mlxtune.recipe.choices import TrainOn
 from mlxtune.recipe.load import load_recipe
-from mlxtune.recipe.schema import DataSettings, EvaluationSettings, Recipe
+from mlxtune.recipe.method import FullSettings, LowRankSettings
+from mlxtune.recipe.schema import DataSettings, EvaluationSettings, Recipe, ThrottleSettings
 from mlxtune.recipe.tasks import AnswerTask, ChoiceTask, settings_of
 from mlxtune.runs.folder import RunFolder, is_run_folder, open_run
 from mlxtune.runs.prompting import Prompting
+from mlxtune.training.objectives import OBJECTIVES
+from mlxtune.training.objectives.objective import Objective
 from mlxtune.training.plan import Plan
+from mlxtune.training.throttle import Manners
 
 SPLITS = ("train", "valid", "test")
 LOOKED_AT = 200
@@ -97,6 +109,7 @@ def open_recipe(
     device: str = "auto",
     revision: str | None = None,
     commits: Mapping[str, str] | None = None,
+    open_network: Callable[[Path, Precision, ChatTemplate | None], Model] = open_model,
     progress: Progress = silent,
 ) -> Opened:
     """Open the device, the model and every data file that a recipe names; nothing is written but the cache.
@@ -104,6 +117,7 @@ def open_recipe(
     Args:
         revision: of a model from the hub, the commit that a run to be resumed began with.
         commits: of data sets from the hub, the same.
+        open_network: opens the model's folder; `open_unread` where its weights are only to be counted.
 
     Raises: MlxtuneError, in its kinds, for all that cannot be opened, rows that cannot be trained on, and held-out rows
         of which the recipe's tasks cannot be asked: after hours of training it would be late to learn of them.
@@ -114,14 +128,15 @@ def open_recipe(
         for split in splits_of(recipe.data)
     }
     streams = {split: stream_of(source) for split, source in sources.items()}
+    pairs = pairs_of(recipe)
     for split, stream in streams.items():  # before a model is fetched
-        check_beginning(stream, sources[split].path)
+        check_beginning(stream, sources[split].path, pairs=pairs)
     _check_groups(recipe, streams, sources)
     recipe = settle_labels(recipe, sources["train"])
     folder = find_recipe_model(recipe, revision=revision, progress=progress)
-    model = open_model(folder.path, chosen.precision, recipe.data.chat_template)
+    model = open_network(folder.path, chosen.precision, recipe.data.chat_template)
     datasets = {
-        split: render_split(recipe.data, streams[split], model, source.path, progress=progress)
+        split: render_split(recipe.data, streams[split], model, source.path, pairs=pairs, progress=progress)
         for split, source in sources.items()
     }
     if (split := held_out(recipe)) is not None:
@@ -245,10 +260,14 @@ def render_split(
     model: Model,
     path: Path,
     *,
+    pairs: Pairs = "refused",
     progress: Progress = silent,
 ) -> Dataset:
     """A split's examples, rendered as the recipe says."""
-    return render_rows(settings, examples, model.tokenizer, path, tokenizer_folder=model.folder, progress=progress)
+    folder = model.folder
+    return render_rows(
+        settings, examples, model.tokenizer, path, tokenizer_folder=folder, pairs=pairs, progress=progress
+    )
 
 
 def render_rows(
@@ -258,6 +277,7 @@ def render_rows(
     path: Path,
     *,
     tokenizer_folder: Path,
+    pairs: Pairs = "refused",
     progress: Progress = silent,
 ) -> Dataset:
     """`render_split`, for whoever has a tokenizer and no network."""
@@ -265,27 +285,47 @@ def render_rows(
         examples,
         tokenizer,
         path=path,
-        train_on=settings.train_on,
+        train_on=learned_of(settings, pairs=pairs),
         max_seq_length=settings.max_seq_length,
         overflow=settings.overflow,
         tokenizer_folder=tokenizer_folder,
+        pairs=pairs,
         progress=progress,
     )
 
 
+def learned_of(settings: DataSettings, *, pairs: Pairs) -> TrainOn:
+    """Which answers of a row are targets; of a pair the last ones alone."""
+    return "last_completion" if pairs == "both" else settings.train_on
+
+
+def objective_of(recipe: Recipe) -> Objective:
+    """What the recipe optimizes."""
+    settings = recipe.objective.model_dump(exclude={"type", "rewards"})  # who judges is told to those who draw
+    return OBJECTIVES[recipe.objective.type](**settings)
+
+
+def pairs_of(recipe: Recipe) -> Pairs:
+    """What preferences become for the recipe's objective."""
+    return "both" if objective_of(recipe).pairs else "refused"
+
+
 def make_order(recipe: Recipe, rows: Sequence[Rendered], *, share_prefix: bool) -> BatchOrder:
-    """How the training rows are gone through."""
+    """How the training rows, or pairs of them, are gone through."""
+    if objective_of(recipe).pairs:
+        rows = take_rows(rows, np.arange(0, len(rows), SIDES))
     size = BatchSize(rows=recipe.training.batch_size, tokens=recipe.training.batch_tokens)
     return batch_order(rows, size, seed=recipe.seed, share_prefix=share_prefix)
 
 
 def make_plan(recipe: Recipe, order: BatchOrder, *, validates: bool) -> Plan:
     """What the training loop needs of a recipe."""
-    training = recipe.training
+    training, drawing = recipe.training, objective_of(recipe).drawing
+    updates = 1 if drawing is None else drawing.updates
     limits = [] if training.max_steps is None else [training.max_steps]
     if training.epochs is not None:
         batches = [order.count_batches(epoch) for epoch in range(training.epochs)]
-        limits.append(sum(math.ceil(count / training.gradient_accumulation_steps) for count in batches))
+        limits.append(updates * sum(math.ceil(count / training.gradient_accumulation_steps) for count in batches))
     return Plan(
         seed=recipe.seed,
         total_steps=min(limits, default=None),
@@ -300,20 +340,39 @@ def make_plan(recipe: Recipe, order: BatchOrder, *, validates: bool) -> Plan:
         validate_every=recipe.evaluation.every_steps if validates else None,
         save_every=recipe.checkpoint.every_steps,
         early_stopping_patience=recipe.evaluation.early_stopping_patience,
+        updates_a_window=updates,
     )
 
 
-def lora_shape(recipe: Recipe) -> LoraShape:
-    """The recipe's method, in the adapter's own terms."""
-    method = recipe.method
+def lora_shape(method: LowRankSettings) -> LoraShape:
+    """A low-rank method, in the adapter's own terms."""
     targets = method.target_modules
     return LoraShape(
         rank=method.rank,
         alpha=method.alpha,
         dropout=method.dropout,
         target_modules="all-linear" if targets == "all-linear" else tuple(targets),
-        layers="all" if method.layers == "all" else method.layers.top,
+        layers=_blocks_of(method),
+        use_rslora=method.use_rslora,
+        use_dora=method.type == "dora",
+        rank_pattern=method.rank_pattern,
+        alpha_pattern=method.alpha_pattern,
+        modules_to_save=method.modules_to_save,
     )
+
+
+def full_shape(method: FullSettings) -> FullShape:
+    """Full fine-tuning, in the weights' own terms."""
+    return FullShape(layers=_blocks_of(method), train_embeddings=method.train_embeddings)
+
+
+def _blocks_of(method: LowRankSettings | FullSettings) -> int | Literal["all"]:
+    return "all" if method.layers == "all" else method.layers.top
+
+
+def manners_of(settings: ThrottleSettings) -> Manners:
+    """What the recipe heeds of the machine, in the throttle's own terms."""
+    return Manners(**settings.model_dump())
 
 
 def tasks_of(evaluation: EvaluationSettings) -> list[Task]:

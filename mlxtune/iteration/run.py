@@ -13,7 +13,6 @@ import mlx.core as mx
 
 from mlxtune.device.distributed import Ranks, open_ranks
 from mlxtune.errors import AdapterError, UsageError
-from mlxtune.evaluation.heldout import read_heldout
 from mlxtune.files import sha256_of
 from mlxtune.iteration.card import write_card
 from mlxtune.iteration.finish import (
@@ -26,16 +25,21 @@ from mlxtune.iteration.finish import (
 )
 from mlxtune.iteration.forecast import settle_memory
 from mlxtune.iteration.labels import with_labels_of
-from mlxtune.iteration.opening import chat_template_hash, open_recipe
+from mlxtune.iteration.obeying import obeying
+from mlxtune.iteration.opening import chat_template_hash, manners_of, open_recipe
 from mlxtune.iteration.ranks import heard, refuse_other_inputs, tell, with_own_validation
 from mlxtune.iteration.ready import Ready, frozen_prefix, make_ready
+from mlxtune.iteration.reference import with_references
+from mlxtune.iteration.samples import Samples
 from mlxtune.iteration.score import score_run
 from mlxtune.iteration.steps import make_training
 from mlxtune.iteration.trackers.tracked import check_trackers, tracked
+from mlxtune.iteration.validation import validation_loss
 from mlxtune.iteration.watch import NOBODY, RunResult, Watch
 from mlxtune.offline import network_off
 from mlxtune.recipe.load import LoadedRecipe, load_recipe
 from mlxtune.recipe.schema import Recipe
+from mlxtune.runs.control import forget_wishes
 from mlxtune.runs.folder import RUNS, RunFolder, create_run, lock, open_run, refuse_taken
 from mlxtune.runs.log import Log, attempt_log, in_short
 from mlxtune.runs.manifest import make_manifest, refuse_changes, versions
@@ -49,7 +53,9 @@ from mlxtune.training.checkpoint import (
     settle,
 )
 from mlxtune.training.loop import train
+from mlxtune.training.pause import NEVER, Pause
 from mlxtune.training.plan import EndedBy
+from mlxtune.training.throttle import Throttle
 from mlxtune.training.together import follow
 
 METRICS_BYTES = "metrics_bytes"
@@ -126,6 +132,7 @@ def _run_new(
             name=loaded.recipe.name,
             device={"kind": chosen.kind, "precision": chosen.precision.name, "reason": chosen.reason},
             inputs=opened.inputs(),
+            plan={"total_steps": ready.plan.total_steps, "max_minutes": ready.plan.max_minutes},
             recipe_folder=loaded.path.parent,
         ),
     )
@@ -147,7 +154,7 @@ def resume_run(
 
     Args:
         path: the run folder.
-        recipe: what the user believes the run to be, if given: it must be the run's own.
+        recipe: what the user believes the run to be, if given: it must be the run's own, but for training.throttle.
 
     Raises: RunError, listing the differences, if the recipe, model, chat template or data are not what they were, and
         if another process is in the run.
@@ -158,6 +165,7 @@ def resume_run(
     run = open_run(Path(path))
     settings = load_recipe(run.resolved).recipe
     if recipe is not None:
+        settings = _with_throttle_of(recipe.recipe, settings)
         recipe = _settled_alike(recipe, settings)
         refuse_changes(settings.model_dump(mode="json"), recipe.recipe.model_dump(mode="json"), where=run.path)
 
@@ -170,6 +178,7 @@ def resume_run(
             tell(ranks, finished=finished, run_dir=str(run.path))
             found = known_findings(run) if is_concluded(run) else conclude(run)
             return RunResult(run_dir=run.path, **finished, scores=run.read_scores(), findings=found)
+        forget_wishes(run)  # of the process before
         _warn_if_synced(run.path, watch)
         tell(ranks, recipe=settings.model_dump(mode="json"))
         before = run.read_manifest()["inputs"]
@@ -187,6 +196,12 @@ def _warn_if_synced(folder: Path, watch: Watch) -> None:
         watch.warned(warning)
 
 
+def _with_throttle_of(recipe: Recipe, settings: Recipe) -> Recipe:
+    """A run's settings with a user's word on when to wait, which nothing that is learned depends on."""
+    training = settings.training.model_copy(update={"throttle": recipe.training.throttle})
+    return settings.model_copy(update={"training": training})
+
+
 def _settled_alike(recipe: LoadedRecipe, settings: Recipe) -> LoadedRecipe:
     """A user's recipe with what a run has settled in place of ``auto``, and of what it left to an adapter or rows."""
     own = recipe.recipe
@@ -195,7 +210,8 @@ def _settled_alike(recipe: LoadedRecipe, settings: Recipe) -> LoadedRecipe:
         training = training.model_copy(update={"grad_checkpoint": settings.training.grad_checkpoint})
     if own.model.adapter is not None:
         said = method.model_fields_set if "method" in own.model_fields_set else set()
-        method = settings.method.model_copy(update={key: getattr(method, key) for key in said})
+        if "type" not in said or method.type == settings.method.type:
+            method = settings.method.model_copy(update={key: getattr(method, key) for key in said})
     evaluation = with_labels_of(own.evaluation, settings.evaluation)
     update = {"training": training, "method": method, "evaluation": evaluation}
     return replace(recipe, recipe=own.model_copy(update=update))
@@ -218,6 +234,7 @@ def _train_along_by(recipe: Recipe, ranks: Ranks, *, device: str, watch: Watch) 
     ready = make_ready(open_recipe(recipe, device=device, progress=watch.progress))
     ready, _ = settle_memory(ready)
     refuse_other_inputs(ready, ranks)
+    ready = with_references(ready, progress=watch.progress)
     run = RunFolder(Path(ranks.text_of_first()))
     follow(ready.state, ranks)
     watch.started(run, ready)
@@ -227,7 +244,9 @@ def _train_along_by(recipe: Recipe, ranks: Ranks, *, device: str, watch: Watch) 
 
 
 def _train_and_score(run: RunFolder, ready: Ready, ranks: Ranks, *, score: bool, watch: Watch) -> RunResult:
-    with attempt_log(run.logs) as log:
+    throttle = Throttle(manners_of(ready.opened.recipe.training.throttle))
+    with attempt_log(run.logs) as log, obeying(run, watch, log, throttle) as (obedient, pause):
+        ready = with_references(ready, progress=watch.progress)
         _load_newest(run, ready, watch, log)
         ranks.text_of_first(str(run.path))
         follow(ready.state, ranks)
@@ -235,9 +254,9 @@ def _train_and_score(run: RunFolder, ready: Ready, ranks: Ranks, *, score: bool,
         _log_start(log, ready)
         if not ranks.is_alone:
             log(f"ranks: {ranks.size}, each of which reads its share of every batch")
-        with tracked(run, ready.opened.recipe, watch) as told:
+        with tracked(run, ready.opened.recipe, obedient) as told:
             told.started(run, ready)
-            ended_by = _train(run, ready, ranks, told, log)
+            ended_by = _train(run, ready, ranks, told, log, pause)
         watch.trained()
         result = _result(run, ready, ended_by)
         log(f"trained: {ended_by} after step {result.steps}, {result.seconds:.1f} s in steps")
@@ -253,7 +272,7 @@ def _train_and_score(run: RunFolder, ready: Ready, ranks: Ranks, *, score: bool,
         log("wrote adapter/")
         if not score or "test" not in ready.opened.datasets:
             return result
-        if watch.should_stop():
+        if obedient.should_stop():
             log("stopped before the scoring")
             return replace(result, interrupted=True)
         _let_go(ready)
@@ -282,15 +301,18 @@ def _load_newest(run: RunFolder, ready: Ready, watch: Watch, log: Log) -> None:
     cut_metrics(run.metrics, kept[METRICS_BYTES])
 
 
-def _train(run: RunFolder, ready: Ready, ranks: Ranks, watch: Watch, log: Log) -> EndedBy:
+def _train(run: RunFolder, ready: Ready, ranks: Ranks, watch: Watch, log: Log, pause: Pause = NEVER) -> EndedBy:
     """The loop, with what it says of each step and where it saves."""
     ready = with_own_validation(ready, ranks)
     opened, state = ready.opened, ready.state
     rows = {split: dataset.rows for split, dataset in opened.datasets.items()}
+    samples = Samples(ready, run.valid_samples, log=log, warned=watch.warned)
 
     def record(line: dict[str, Any]) -> None:
         if not ranks.is_first:
             return
+        if "valid_loss" in line:
+            line |= samples.look(line["step"])
         append_metrics(run.metrics, line)
         log(in_short(line))
         watch.measured(line)
@@ -306,12 +328,6 @@ def _train(run: RunFolder, ready: Ready, ranks: Ranks, watch: Watch, log: Log) -
         path = save_checkpoint(state, run.checkpoints, keep=opened.recipe.checkpoint.keep, run=kept)
         log(f"saved {path.name}")
 
-    def validate() -> float:
-        tokenizer, above, lift = opened.model.tokenizer, frozen["valid"].reader, frozen["valid"].lift
-        found = read_heldout(above, tokenizer, rows["valid"], lift=lift)
-        loss_sum, count = ranks.gather([found.loss_sum.sum(), found.target_count.sum()]).sum(axis=0)
-        return float(loss_sum / count)
-
     mx.reset_peak_memory()
     frozen = {split: frozen_prefix(ready, split, progress=watch.progress) for split in rows if split != "test"}
     training = make_training(
@@ -319,9 +335,10 @@ def _train(run: RunFolder, ready: Ready, ranks: Ranks, watch: Watch, log: Log) -
         rows["train"],
         frozen["train"],
         record=record,
-        validate=validate,
+        validate=lambda: validation_loss(ready, frozen["valid"], ranks, answered=samples.hear),
         save=save,
         should_stop=watch.should_stop,
+        pause=pause,
         ranks=ranks,
     )
     return train(state, training)

@@ -44,7 +44,7 @@ from mlxtune.offline import network_off
 from mlxtune.progress import Progress, silent
 from mlxtune.recipe.load import LoadedRecipe, load_recipe
 from mlxtune.recipe.schema import EvaluationSettings, Recipe
-from mlxtune.runs.folder import RunFolder, is_run_folder, lock, open_run
+from mlxtune.runs.folder import RunFolder, is_run_folder, lock, open_run, weights_of
 from mlxtune.runs.manifest import versions
 
 SHORTEST_CONTEXT = 512
@@ -100,9 +100,9 @@ def evaluate(
     source = str(run_or_model)
     if (recipe is None) == (data is None):
         raise UsageError(
-            "one of a recipe and a data file has to say what a model is scored on",
+            "this is no run's folder, and for a model one of a recipe and a data file has to say what it is scored on",
             where=source,
-            remedy="give --recipe RECIPE or --data FILE",
+            remedy="name a run's folder; or to score a model, give --recipe RECIPE or --data FILE",
         )
     if recipe is not None and not isinstance(recipe, LoadedRecipe):
         recipe = load_recipe(recipe)
@@ -181,7 +181,7 @@ def score_run(
     folder = base or find_base(run, progress=progress)
     basis = {
         "split": split,
-        "adapter_sha256": sha256_of(adapter / "adapters.safetensors"),
+        "adapter_sha256": sha256_of(weights_of(adapter)),
         **model_basis(folder, device),
         **rows.basis(),
         **({"probe": probe_sha256()} if recipe.evaluation.forgetting else {}),

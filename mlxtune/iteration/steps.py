@@ -1,22 +1,18 @@
 """The loop of a run on its own rows: what training is made of, and what a plan measures."""
 
-import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from mlxtune.data.batch import Batch, Shape, count_positions, make_batch, shape_of
+from mlxtune.data.pairs import SIDES
 from mlxtune.data.render import Rendered
 from mlxtune.data.store.rows import places_of
-from mlxtune.device.choose import Device
 from mlxtune.device.distributed import ALONE, Ranks
+from mlxtune.iteration.batches import Batches
 from mlxtune.iteration.ready import Ready
 from mlxtune.training.frozen_prefix import FrozenPrefix
-from mlxtune.training.loop import Rows, Training
-from mlxtune.training.objectives.sft import sft_loss_sum
+from mlxtune.training.loop import Training
+from mlxtune.training.pause import NEVER, Pause
 from mlxtune.training.step import make_step
-
-SHAPE_MULTIPLE = 16
-"""Of a compiled batch's prefix, length and number of targets."""
 
 
 def make_training(
@@ -28,51 +24,39 @@ def make_training(
     validate: Callable[[], float] = lambda: 0.0,
     save: Callable[[], None] = lambda: None,
     should_stop: Callable[[], bool] = lambda: False,
+    pause: Pause = NEVER,
     ranks: Ranks = ALONE,
 ) -> Training:
     """What the loop works with.
 
     Args:
-        rows: to train on: the recipe's, or, to try steps out, some of them.
+        rows: to train on: the recipe's, or, to try steps out, those of some units, whose references are then nothing.
         frozen: from the same rows.
     """
-    above, lift = frozen.reader, frozen.lift
-    share_prefix, multiple = above.shares_prefixes, shape_multiple(ready.opened.device)
-
-    @functools.lru_cache(maxsize=2)  # a batch is made ahead of time, and taken when it is next
-    def batch_of(numbers: Rows) -> Batch:
-        return lift(make_batch(rows, numbers, share_prefix=share_prefix, multiple=multiple))
-
+    objective, batches = ready.objective, Batches(ready, rows, frozen, ranks)
     step = make_step(
         ready.state.network,
         ready.state.optimizer,
-        lambda batch: sft_loss_sum(above, batch),
+        lambda batch: objective.loss(frozen.reader, batch),
         max_grad_norm=ready.plan.max_grad_norm,
         compiled=ready.opened.device.compiles,
+        at_use=ready.at_use,
     )
+    places = places_of(rows)
     return Training(
         plan=ready.plan,
         order=ready.order,
         step=step,
-        make_batch=batch_of,
-        positions=functools.partial(count_positions, rows, share_prefix=share_prefix),
-        places=places_of(rows),
+        make_batch=batches.make,
+        positions=batches.positions,
+        places=places[::SIDES] if objective.pairs else places,
         record=record,
         validate=validate,
         save=save,
         should_stop=should_stop,
+        pause=pause,
         ranks=ranks,
+        figures=objective.figures,
+        before_window=batches.reference_point if objective.needs_reference_point else None,
+        draw=batches.draw if ready.prompts else None,
     )
-
-
-def training_shape(ready: Ready, rows: Rows) -> Shape:
-    """The shape that training rows have when they go through the network together."""
-    dataset = ready.opened.datasets["train"].rows
-    return shape_of(
-        dataset, rows, share_prefix=ready.reader.shares_prefixes, multiple=shape_multiple(ready.opened.device)
-    )
-
-
-def shape_multiple(device: Device) -> int:
-    """What the dimensions of a run's batches are multiples of: more than 1 where each shape is compiled."""
-    return SHAPE_MULTIPLE if device.compiles else 1

@@ -26,6 +26,9 @@ class Watch:
     """Called when the first step is next."""
     warned: Callable[[str], None] = lambda _line: None
     """Told what a user should know though the run goes on."""
+    paused: Callable[[int | None, str | None], None] = lambda _step, _why: None
+    """Told after which step the run waits and why (None: somebody wished it through its folder), and None twice when
+    the wait is over."""
     measured: Callable[[dict[str, Any]], None] = lambda _line: None
     """Given each line of metrics.jsonl."""
     trained: Callable[[], None] = lambda: None

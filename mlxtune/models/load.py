@@ -57,6 +57,20 @@ def open_model(folder: Path, precision: Precision, chat_template: ChatTemplate |
     return Model(network, tokenizer, config, folder)
 
 
+def open_unread(folder: Path, precision: Precision, chat_template: ChatTemplate | None = None) -> Model:  # noqa: ARG001 - open_model's shape
+    """As `open_model`, but for the weights: they are as stored and not read, so that a model that is too large for this
+    machine can be counted on it.
+
+    Raises: ModelError.
+    """
+    network, config = load_network(folder)
+    tokenizer = open_tokenizer(folder, chat_template)
+    _check_vocabulary(tokenizer, config, folder)
+    network.freeze()
+    network.eval()
+    return Model(network, tokenizer, config, folder)
+
+
 def _check_vocabulary(tokenizer: "TokenizerWrapper", config: dict[str, Any], folder: Path) -> None:
     """Raises: ModelError, for a tokenizer of another model: one with ids beyond the network's rows, which would be read
     from anywhere, or with less than half as many tokens, which would lose most of a text.

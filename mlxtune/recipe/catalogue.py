@@ -1,19 +1,29 @@
 """The recipes that come with mlxtune: finding one by name or file, and copying one to start from.
 
-Each is a folder with ``recipe.yaml``, its data and a README.md that says how the data were made. They lie inside an
-installed package, or at the top of a checkout.
+Each is a folder with ``recipe.yaml``, its data, a README.md, and ``needs.json``: the memory that ``mlxtune plan``
+foretold when the recipe was made. Measured once and kept, so that listing opens no model; the price is that a change
+of the code that takes more memory leaves it behind. Where a recipe has several files, those of later stages are
+``recipe-2.yaml`` and so on, and those for other machines ``recipe-NAME.yaml``. One may read the data of another recipe,
+as ``../OTHER/data/FILE``; a copy brings them along. The folders lie inside an installed package, or at the top of a
+checkout.
 """
 
 import difflib
+import json
+import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from mlxtune.errors import RecipeError
 from mlxtune.files import new_folder, write_json, write_text
 from mlxtune.recipe.schema import json_schema
 
 RECIPE_FILE = "recipe.yaml"
+OTHER_FILES = "recipe-*.yaml"
+STAGE = re.compile(r"recipe(-\d+)?\.yaml")
+NEEDS_FILE = "needs.json"
 SCHEMA_FILE = "recipe.schema.json"
 
 
@@ -27,6 +37,31 @@ class PackagedRecipe:
     @property
     def path(self) -> Path:
         return self.folder / RECIPE_FILE
+
+    @property
+    def paths(self) -> list[Path]:
+        """All recipe files of the folder, ``recipe.yaml`` first."""
+        return [self.path, *sorted(self.folder.glob(OTHER_FILES))]
+
+    def needs(self) -> dict[str, int]:
+        """Bytes of memory at the peak that each of the recipe's files takes, as foretold when it was made."""
+        return self._needs()["peak_memory_bytes"]
+
+    @property
+    def memory_bytes(self) -> int:
+        """What it takes at the peak to go through all stages, or through the file for the smallest machine."""
+        needs = self.needs()
+        stages = [name for name in needs if STAGE.fullmatch(name)]
+        machines = [needs[name] for name in needs if name not in stages]
+        return min([max(needs[name] for name in stages), *machines])
+
+    @property
+    def wants_gpu(self) -> bool:
+        """Whether the needs are those of an Apple GPU: on a CPU 4-bit weights become float32, eight times as large."""
+        return self._needs().get("wants_gpu", False)
+
+    def _needs(self) -> dict[str, Any]:
+        return json.loads((self.folder / NEEDS_FILE).read_text(encoding="utf-8"))
 
     @property
     def description(self) -> str:
@@ -84,6 +119,8 @@ def find_recipe(path_or_name: str | Path) -> Path:
 def copy_recipe(name: str, folder: Path, *, force: bool = False) -> Path:
     """Copy a packaged recipe with its data to a new folder, and the JSON Schema beside it, which editors then use.
 
+    Data that it reads from another recipe's folder are copied too, and its files name the copy.
+
     Returns: the copy's recipe file.
     Raises: RecipeError, if there is no such recipe; OutputExistsError, if ``folder`` is there and not ``force``.
     """
@@ -92,5 +129,16 @@ def copy_recipe(name: str, folder: Path, *, force: bool = False) -> Path:
         shutil.copytree(recipe.folder, part, dirs_exist_ok=True, copy_function=shutil.copyfile)
         write_json(part / SCHEMA_FILE, json_schema())
         first_line = f"# yaml-language-server: $schema=./{SCHEMA_FILE}\n"
-        write_text(part / RECIPE_FILE, first_line + recipe.path.read_text(encoding="utf-8"))
+        for path in recipe.paths:
+            write_text(part / path.name, first_line + _with_own_data(path.read_text(encoding="utf-8"), part))
     return folder / RECIPE_FILE
+
+
+def _with_own_data(text: str, folder: Path) -> str:
+    """A recipe's text that reads no other recipe's data; those that it read are copied to ``folder``."""
+    for other in packaged_recipes():
+        theirs = f"../{other.name}/data/"
+        if theirs in text:
+            shutil.copytree(other.folder / "data", folder / "data", dirs_exist_ok=True, copy_function=shutil.copyfile)
+            text = text.replace(theirs, "data/")
+    return text

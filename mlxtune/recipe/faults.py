@@ -15,7 +15,6 @@ from pydantic_core import ErrorDetails
 from mlxtune.errors import RecipeError
 from mlxtune.recipe.document import Key, Place
 from mlxtune.recipe.keys import all_keys, dotted, keys_at
-from mlxtune.recipe.settings import NOT_YET
 
 LONGEST_SHOWN = 60
 SEE = "see `mlxtune recipes schema`"
@@ -48,14 +47,10 @@ def faults_of(error: ValidationError) -> list[Fault]:
 
 
 def _fault(detail: ErrorDetails) -> Fault:
+    if detail["loc"][-1:] == ("[key]",):  # pydantic's word for the name itself, of a mapping whose names are free
+        key = _key_of(detail["loc"][:-2])
+        return Fault(key, f"{dotted(key)}: a name in it {_own_words(detail)}, not {_shown(detail['input'])}")
     return SENTENCES.get(detail["type"], _wrong_value)(_key_of(detail["loc"]), detail)
-
-
-def _not_yet(key: Key, detail: ErrorDetails) -> Fault:
-    context = detail.get("ctx", {})
-    key = (*key, context["key"]) if context["key"] else key
-    message = f"{dotted(key)}: {_shown(context['value'])} is not available yet in this version"
-    return Fault(key, message, f"available: {context['now']}")
 
 
 def _contradiction(key: Key, detail: ErrorDetails) -> Fault:
@@ -80,10 +75,12 @@ def _missing(key: Key, detail: ErrorDetails) -> Fault:
 def _wrong_choice(key: Key, detail: ErrorDetails) -> Fault:
     value, context = detail["input"], detail.get("ctx", {})
     if detail["type"] == "union_tag_invalid":
-        key, value = (*key, context["discriminator"].strip("'")), context["tag"]
+        told = context["discriminator"].strip("'")
+        # a section whose type may be left out is told apart by a function
+        key, value = (*key, "type" if told.endswith("()") else told), context["tag"]
     choices = str(context.get("expected") or context["expected_tags"])
     words = [choice.strip("' ") for choice in choices.replace(" or ", ", ").split(", ")]
-    near = difflib.get_close_matches(value, words, n=1) if isinstance(value, str) else []
+    near = difflib.get_close_matches(value.lower(), words, n=1) if isinstance(value, str) else []
     said = ("one of " if len(words) > 1 else "") + ", ".join(words)
     return Fault(
         key, f"{dotted(key)} must be {said}, not {_shown(value)}", f"did you mean {near[0]}?" if near else None
@@ -91,20 +88,29 @@ def _wrong_choice(key: Key, detail: ErrorDetails) -> Fault:
 
 
 def _no_section(key: Key, detail: ErrorDetails) -> Fault:
-    remedy = "give it keys, or leave it out" if detail["input"] is None else None
-    return Fault(key, f"{dotted(key)} must be a mapping of keys to values, not {_shown(detail['input'])}", remedy)
+    value = detail["input"]
+    if isinstance(key[-1], str) and key[-1] not in keys_at(key[:-1]):  # the type that a section without one is of
+        key = key[:-1]
+    remedy = "give it keys, or leave it out" if value is None else None
+    if isinstance(value, str) and "type" in keys_at(key):
+        remedy = f"write it as {dotted(key)}: {{type: {_shown(value)}}}"
+    return Fault(key, f"{dotted(key)} must be a mapping of keys to values, not {_shown(value)}", remedy)
 
 
 def _wrong_value(key: Key, detail: ErrorDetails) -> Fault:
     value = detail["input"]
-    own_words = detail["msg"].replace("Input should be", "must be").replace("String should have", "must have")
     quoted = detail["type"] == "string_type" and isinstance(value, bool | int | float)
     remedy = f'put it in quotes: "{_shown(value)}"' if quoted else None
-    return Fault(key, f"{dotted(key)} {RULES.get(detail['type'], own_words)}, not {_shown(value)}", remedy)
+    return Fault(key, f"{dotted(key)} {_own_words(detail)}, not {_shown(value)}", remedy)
+
+
+def _own_words(detail: ErrorDetails) -> str:
+    """What a value must be."""
+    said = detail["msg"].replace("Input should be", "must be").replace("String should have", "must have")
+    return RULES.get(detail["type"], said)
 
 
 SENTENCES: dict[str, Callable[[Key, ErrorDetails], Fault]] = {
-    NOT_YET: _not_yet,
     "contradiction": _contradiction,
     "extra_forbidden": _unknown_key,
     "missing": _missing,
@@ -124,6 +130,7 @@ RULES = {
     "string_type": "must be text",
     "path_type": "must be a path",
     "tuple_type": "must be a list",
+    "dict_type": "must be a mapping of names to values",
     "string_too_short": "must not be empty",
     "too_short": "must not be empty",
     "string_pattern_mismatch": "must start with a letter or digit and go on with these, dots, dashes and underscores",

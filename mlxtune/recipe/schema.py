@@ -24,12 +24,19 @@ from mlxtune.recipe.choices import (
     in_words,
 )
 from mlxtune.recipe.data_files import Files
+from mlxtune.recipe.method import LoraSettings, Method
+from mlxtune.recipe.objective import ObjectiveSettings, SftSettings, fault_of_rewards
 from mlxtune.recipe.row_shape import ColumnSettings, OneOrSeveralTemplates
-from mlxtune.recipe.settings import FilePath, Names, Settings, expected, later_types
+from mlxtune.recipe.settings import FilePath, Settings, expected
 from mlxtune.recipe.tasks import Task
 
 DEFAULT_EPOCHS = 3
 BATCH_SIZE = 8
+
+WHOLE_PAIRS = "both answers of a pair need their prompt"
+BOTH_ANSWERS = "of a pair the two answers are compared, never the prompt"
+WHOLE_PROMPTS = "an answer is drawn to the whole of a prompt, and judged by the whole of the row's own"
+OWN_ANSWERS = "what is learned is the answers that are drawn, never the prompt"
 
 
 class QuantizeSettings(Settings):
@@ -54,44 +61,11 @@ class ModelSettings(Settings):
     `method` leaves out is taken from the adapter. Scores compare with the base all the same."""
 
 
-class TopLayers(Settings):
-    """The blocks nearest to the output."""
-
-    top: int = Field(ge=1)
-    """How many of them."""
-
-
-class LoraSettings(Settings):
-    """Low-rank adaptation (https://arxiv.org/abs/2106.09685): the base stays as it is, a small update is learned."""
-
-    type: Literal["lora"] = "lora"
-    """`lora`."""
-    rank: int = Field(default=8, ge=1)
-    """Width R of the two low-rank factors; adapter size and memory grow with it."""
-    alpha: float = Field(default=16.0, gt=0)
-    """Strength of the update, as in PEFT: a layer adds alpha / rank * B A."""
-    dropout: float = Field(default=0.0, ge=0, lt=1)
-    """Share of the adapter's inputs that is set to zero in training."""
-    target_modules: Annotated[
-        Literal["all-linear"] | Names, expected("all-linear, or a list of module names such as [q_proj, v_proj]")
-    ] = "all-linear"
-    """Which linear layers of a block get an adapter: all, or those whose last name is listed."""
-    layers: Annotated[Literal["all"] | TopLayers, expected("all, or {top: N} with N at least 1")] = "all"
-    """Which blocks get adapters: all, or the N nearest to the output, which saves time and memory."""
-
-
 class EveryBlock(Settings):
     """Some of the blocks that train."""
 
     every: int = Field(ge=1)
     """1 is all of them, 2 half."""
-
-
-class SftSettings(Settings):
-    """Supervised fine-tuning: make the written answers more likely."""
-
-    type: Literal["sft"] = "sft"
-    """`sft`."""
 
 
 class ReplaySettings(Settings):
@@ -145,6 +119,24 @@ class DataSettings(Settings):
     """Rows of another kind that are learned along with `train`; null for none."""
 
 
+class ThrottleSettings(Settings):
+    """How training keeps out of the way of whoever uses the machine. What a machine does not tell, or does not have, as
+    a server has no battery, changes nothing. These keys change when steps are made and nothing of what is learned, so
+    a run may go on with others."""
+
+    battery: Literal["pause", "ignore"] = "pause"
+    """On battery, wait until the machine is plugged in: a training run empties a battery in an hour or two."""
+    thermal: Literal["slow", "pause", "ignore"] = "slow"
+    """Where the machine is so hot that the system slows it down: rest for as long as each step takes, or wait until it
+    has cooled down."""
+    memory_pressure: Literal["pause", "ignore"] = "pause"
+    """Where memory is so short that other programs stand still, wait for up to five minutes at a time, with what can be
+    given back given back."""
+    max_gpu_share: float = Field(default=1.0, gt=0, le=1)
+    """The most of the time that steps may take; the rest is slept between them. 1 rests never, since a machine that
+    nobody sits at should not be slower for it; 0.9 keeps a display smooth that one works at."""
+
+
 class TrainingSettings(Settings):
     """How long and how fast. The first of epochs, max_steps and max_minutes that is reached ends the run."""
 
@@ -187,6 +179,8 @@ class TrainingSettings(Settings):
     ] = "auto"
     """Work parts of the forward pass out twice, to save memory: every K-th block's; auto is off, unless `--auto` says
     that memory needs it."""
+    throttle: ThrottleSettings = ThrottleSettings()
+    """When to wait or to rest for the sake of battery, heat, memory and display."""
 
     @model_validator(mode="after")
     def batches_have_one_size(self) -> Self:
@@ -210,6 +204,8 @@ class EvaluationSettings(Settings):
 
     every_steps: int = Field(default=50, ge=1)
     """Updates between two looks at the loss on data.valid."""
+    samples: int = Field(default=2, ge=0)
+    """How many rows of data.valid the model answers at each of these looks, for `mlxtune watch`; 0 answers none."""
     early_stopping_patience: int | None = Field(default=None, ge=1)
     """End after so many looks without a better loss; null never ends early."""
     tasks: Annotated[tuple[Task, ...], Field(strict=False)] = ()
@@ -250,10 +246,11 @@ class Recipe(Settings):
     """Never use the network, as `--offline` does: all that the recipe names has to be on this machine already. Several
     machines that train together talk to each other all the same."""
     model: ModelSettings
-    method: Annotated[LoraSettings, later_types("dora", "full", now="lora")] = LoraSettings()
-    """What is trained: `lora`."""
-    objective: Annotated[SftSettings, later_types("dpo", "orpo", "kto", "grpo", now="sft")] = SftSettings()
-    """What is optimized: `sft`."""
+    method: Method = LoraSettings()
+    """What is trained: `lora` where nothing is said, `dora`, or `full`; each type has keys of its own."""
+    objective: ObjectiveSettings = SftSettings()
+    """What is optimized: `sft`, one answer a row; `dpo`, `orpo` or `kto`, a better one and another; or `grpo`, what
+    tasks say of answers that the model tries."""
     data: DataSettings
     training: TrainingSettings = TrainingSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
@@ -262,6 +259,39 @@ class Recipe(Settings):
     """Trackers that are told the numbers of each step: `tensorboard`, `wandb`; each needs the extra of its name. A run
     has all of them in its own folder anyway, as metrics.jsonl. Both write into that folder; `wandb` sends nothing,
     unless your environment has `WANDB_MODE=online`."""
+
+    @model_validator(mode="after")
+    def rows_stay_whole(self) -> Self:
+        if self.objective.type == "sft":
+            return self
+        data, drawn = self.data, self.objective.type == "grpo"
+        unit = "prompts" if drawn else "pairs"
+        files = [file for split in (data.train, data.valid, data.test) for file in split or ()]
+        parts = ("split", "truncate_left", "truncate_right") if drawn else ("split", "truncate_left")
+        for key, is_wrong, why in (
+            ("data.overflow", data.overflow in parts, WHOLE_PROMPTS if drawn else WHOLE_PAIRS),
+            ("data.train_on", data.train_on == "everything", OWN_ANSWERS if drawn else BOTH_ANSWERS),
+            ("data.replay", data.replay is not None, f"other rows cannot be learned beside {unit}"),
+            ("data.train", any(file.weight != 1 for file in files), f"{unit} have no weights"),
+        ):
+            if is_wrong:
+                context = {"key": key, "type": self.objective.type, "why": why}
+                raise PydanticCustomError("contradiction", "objective {type}: {why}", context)
+        return self
+
+    @model_validator(mode="after")
+    def drawn_answers_are_judged(self) -> Self:
+        if self.objective.type != "grpo":
+            return self
+        wrong = fault_of_rewards(self.objective, self.evaluation.tasks)
+        if wrong is None and self.objective.beta and self.method.type == "full":
+            wrong = "objective.beta", "all weights would be in memory a second time, to be compared with; set beta 0"
+        if wrong is None and self.training.cache_frozen_prefix in ("on", "kept"):
+            wrong = "training.cache_frozen_prefix", "no answer is met a second time, so nothing of it is worth keeping"
+        if wrong is not None:
+            key, why = wrong
+            raise PydanticCustomError("contradiction", "objective grpo: {why}", {"key": key, "why": why})
+        return self
 
     @model_validator(mode="after")
     def trackers_differ(self) -> Self:

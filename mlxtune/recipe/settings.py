@@ -1,7 +1,6 @@
 """What all sections of a recipe have in common: they are strict, they cannot be changed, and they document themselves.
 
-The string under a field is its help, its reference and its entry in the JSON Schema. Here are also the words for a
-value whose work is not there yet: it is refused by name, never accepted and ignored.
+The string under a field is its help, its reference and its entry in the JSON Schema.
 """
 
 from pathlib import Path
@@ -9,17 +8,14 @@ from typing import Annotated, Any
 
 from pydantic import (
     BaseModel,
-    BeforeValidator,
     ConfigDict,
+    Discriminator,
     Field,
     ValidationError,
     ValidatorFunctionWrapHandler,
     WrapValidator,
 )
 from pydantic_core import PydanticCustomError
-
-NOT_YET = "not_yet"
-"""The pydantic error type of a value that is refused by name; its context has ``value``, ``now`` and ``key``."""
 
 
 class Settings(BaseModel):
@@ -37,30 +33,17 @@ Names = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(strict=
 """At least one name; a list is what a recipe has, hence not strict."""
 
 
-def _refusal(value: Any, now: str, key: str = "") -> PydanticCustomError:
-    return PydanticCustomError(NOT_YET, "not available yet in this version", {"value": value, "now": now, "key": key})
+def told_by_type(default: str) -> Discriminator:
+    """Which of several sections is meant: what ``type`` says, ``default`` where it is left out or there is no section.
 
+    A type that is null is refused as the word that a recipe writes for it.
+    """
 
-def later(*values: object, now: str) -> BeforeValidator:
-    """Refuses ``values`` as not yet available; ``now`` says what is."""
+    def type_of(value: Any) -> Any:
+        told = value.get("type", default) if isinstance(value, dict) else getattr(value, "type", default)
+        return "null" if told is None else told
 
-    def refuse_what_comes_later(value: Any) -> Any:
-        if value in values:
-            raise _refusal(value, now)
-        return value
-
-    return BeforeValidator(refuse_what_comes_later)
-
-
-def later_types(*types: str, now: str) -> BeforeValidator:
-    """Refuses a section whose ``type`` is one of ``types`` as a whole, so that its other keys are no faults."""
-
-    def refuse_type_that_comes_later(value: Any) -> Any:
-        if isinstance(value, dict) and value.get("type") in types:
-            raise _refusal(value["type"], now, "type")
-        return value
-
-    return BeforeValidator(refuse_type_that_comes_later)
+    return Discriminator(type_of)
 
 
 def expected(what: str, *, or_section: bool = False) -> WrapValidator:

@@ -76,6 +76,11 @@ class RunFolder:
         return self.path / "samples.jsonl"
 
     @property
+    def valid_samples(self) -> Path:
+        """What the model wrote to a few validation rows at the latest look at the loss."""
+        return self.path / "valid_samples.jsonl"
+
+    @property
     def forgetting(self) -> Path:
         """Each general question with both models' answers."""
         return self.path / "forgetting.jsonl"
@@ -98,6 +103,16 @@ class RunFolder:
     def lm_eval(self) -> Path:
         """What lm-evaluation-harness says of base and tuned model, where it was asked."""
         return self.path / "lm_eval.json"
+
+    @property
+    def control(self) -> Path:
+        """What is wished of the process that trains here."""
+        return self.path / "control.json"
+
+    @property
+    def paused(self) -> Path:
+        """There while that process waits."""
+        return self.path / "paused.json"
 
     @property
     def readme(self) -> Path:
@@ -137,6 +152,12 @@ class RunFolder:
     def is_finished(self) -> bool:
         """Whether training has come to its end; scores may still be missing."""
         return self.adapter.is_dir() and "finished" in self.read_manifest()
+
+
+def weights_of(adapter: Path) -> Path:
+    """The file with an adapter's numbers: mlx-lm's, or PEFT's where mlx-lm has no words for the adapter."""
+    ours, theirs = adapter / "adapters.safetensors", adapter / "adapter_model.safetensors"
+    return theirs if theirs.is_file() and not ours.is_file() else ours
 
 
 def is_run_folder(path: Path) -> bool:

@@ -19,6 +19,7 @@ from mlxtune.errors import RunError, UsageError
 from mlxtune.files import PART
 from mlxtune.json_text import parse_json
 from mlxtune.runs.at_work import who_works_in
+from mlxtune.runs.control import pause_of
 from mlxtune.runs.curve import read_curve
 from mlxtune.runs.folder import MANIFEST_KEYS, RUNS, RunFolder, is_run_folder
 
@@ -29,8 +30,8 @@ TRACES = ("run.json", "recipe.resolved.json", "metrics.jsonl", "checkpoints")
 LEFTOVER = re.compile(r"\..+\.[0-9a-f]{8}\.pruned")
 """The name that a run has while it is taken away; nothing else has such names."""
 
-State = Literal["training", "scoring", "scored", "trained", "stopped"]
-"""``training`` and ``scoring``: a process is at it. ``stopped``: it can be resumed."""
+State = Literal["training", "paused", "scoring", "scored", "trained", "stopped"]
+"""``training``, ``paused`` and ``scoring``: a process is at it. ``stopped``: it can be resumed."""
 
 
 @dataclass(frozen=True)
@@ -156,7 +157,7 @@ def _entry(run: RunFolder) -> RunEntry:
     scores, note = _scores(run)
     is_trained = bool(finished) and run.adapter.is_dir()
     if process is not None:
-        state: State = "scoring" if is_trained else "training"
+        state: State = "scoring" if is_trained else "training" if pause_of(run) is None else "paused"
     elif is_trained:
         state = "scored" if scores is not None else "trained"
     else:

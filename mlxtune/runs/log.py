@@ -42,7 +42,8 @@ def attempt_log(folder: Path) -> Iterator[Log]:
 def in_short(line: dict[str, float]) -> str:
     """A line of metrics.jsonl for people."""
     if "valid_loss" in line:
-        return f"step {line['step']}: valid_loss {line['valid_loss']:.4f}, {line['valid_seconds']:.1f} s"
+        answers = f"; answers for watch, {line['samples_seconds']:.1f} s" if "samples_seconds" in line else ""
+        return f"step {line['step']}: valid_loss {line['valid_loss']:.4f}, {line['valid_seconds']:.1f} s{answers}"
     if "loss" not in line:
         return ", ".join(f"{name} {value}" for name, value in line.items())
     return (

@@ -41,13 +41,14 @@ def git_commit(folder: Path) -> str | None:
 
 
 def make_manifest(
-    *, name: str, device: Mapping[str, str], inputs: Mapping[str, Any], recipe_folder: Path
+    *, name: str, device: Mapping[str, str], inputs: Mapping[str, Any], plan: Mapping[str, Any], recipe_folder: Path
 ) -> dict[str, Any]:
     """What run.json holds at the start.
 
     Args:
         device: kind, precision and the reason for them.
         inputs: what the result depends on: hashes of model, data and chat template, train_on, the model's source.
+        plan: what is to end the run: total_steps and max_minutes, each None where it does not.
         recipe_folder: where a checkout is looked for, whose commit is noted.
     """
     return {
@@ -58,6 +59,7 @@ def make_manifest(
         "git_commit": git_commit(recipe_folder),
         "device": dict(device),
         "inputs": dict(inputs),
+        "plan": dict(plan),
     }
 
 

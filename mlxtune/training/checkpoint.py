@@ -22,6 +22,8 @@ from mlxtune.training.state import TrainingState, WindowSum
 ADAPTER, OPTIMIZER, STATE, SUMS = "adapter.safetensors", "optimizer.safetensors", "trainer_state.json", "SHA256SUMS"
 WINDOW = "window.safetensors"
 """The gradient of a window begun; only where a run was stopped within one."""
+DRAWN = "drawn.safetensors"
+"""The answers that the next update, or the rest of it, is made of, where they are there already."""
 
 
 def save_checkpoint(state: TrainingState, folder: Path, *, keep: int, run: Mapping[str, Any] | None = None) -> Path:
@@ -39,6 +41,8 @@ def save_checkpoint(state: TrainingState, folder: Path, *, keep: int, run: Mappi
         begun = state.window_sum
         if begun is not None:
             write_safetensors(part / WINDOW, dict(tree_flatten(begun.gradients)))
+        if state.drawn is not None:
+            write_safetensors(part / DRAWN, state.drawn)
         counters = {**state.counters(), "window_sum": begun.counters() if begun else None, "run": dict(run or {})}
         write_json(part / STATE, counters)
         names = sorted(path.name for path in part.iterdir())
@@ -112,7 +116,8 @@ def load_checkpoint(state: TrainingState, path: Path) -> None:
         gradients = _as_in(state.network.trainable_parameters(), read_tensors(path / WINDOW))
         state.window_sum = WindowSum(**begun, gradients=gradients)
         mx.eval(state.window_sum.gradients)
-    mx.eval(state.network.parameters(), state.optimizer.state)
+    state.drawn = read_tensors(path / DRAWN) if (path / DRAWN).exists() else None
+    mx.eval(state.network.parameters(), state.optimizer.state, state.drawn or {})
 
 
 def _as_in(tree: Any, tensors: Mapping[str, mx.array]) -> Any:

@@ -21,9 +21,10 @@ from mlx import nn
 from mlx.utils import tree_flatten
 
 from mlxtune.cache import cache_folder, make_room
-from mlxtune.data.batch import READING_TOKENS, Batch, reading_batches
+from mlxtune.data.batch import Batch, reading_batches
 from mlxtune.data.render import Rendered
 from mlxtune.data.store.rows import facts_of
+from mlxtune.evaluation.pace import reading_tokens
 from mlxtune.files import new_folder
 from mlxtune.inference.likelihood import Reader
 from mlxtune.inference.shared_prefix import Forward, forward_both
@@ -83,7 +84,7 @@ def read_frozen_prefix(
     dataset: Sequence[Rendered],
     *,
     model_sha256: str,
-    max_tokens: int = READING_TOKENS,
+    max_tokens: int | None = None,
     keep: bool = False,
     progress: Progress = silent,
 ) -> FrozenPrefix:
@@ -95,7 +96,7 @@ def read_frozen_prefix(
 
     Args:
         model_sha256: names the base, for the cache.
-        max_tokens: of a batch of rows that are read together.
+        max_tokens: of a batch of rows that are read together; None is what the device reads in a second (`pace`).
         keep: also what would fit into memory in the cache, for other runs; where the disk has no room, in memory.
     """
     whole = FrozenPrefix(reader, None)
@@ -103,6 +104,7 @@ def read_frozen_prefix(
     if parts is None:
         return whole
     depth, lower, above = parts
+    max_tokens = reading_tokens(reader.network) if max_tokens is None else max_tokens
     one_position = lower(mx.array(dataset[0].token_ids[None, :1]))
     starts = np.concatenate([[0], np.cumsum(facts_of(dataset).length, dtype=np.int64)])
     shape = (int(starts[-1]), one_position.shape[-1])

@@ -7,7 +7,8 @@ in as functions; another objective is another function, never another loop.
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Any
 
 import mlx.core as mx
@@ -19,13 +20,14 @@ from mlxtune.data.order import BatchOrder, halved
 from mlxtune.device.distributed import ALONE, Ranks
 from mlxtune.device.memory import is_out_of_memory
 from mlxtune.errors import TrainingError
+from mlxtune.training.pause import NEVER, Pause, stops_here
 from mlxtune.training.plan import EndedBy, Plan
 from mlxtune.training.state import TrainingState, WindowSum
 from mlxtune.training.step import Step
 from mlxtune.training.together import joined
 
 Rows = tuple[int, ...]
-"""Of one batch."""
+"""Of one batch, by number: rows, or what an objective learns from in their place, as pairs of them."""
 
 SKIPPED_AT_MOST = 2
 """Updates in a row that may be left out; at the next one the run stops."""
@@ -39,7 +41,10 @@ class Training:
     many positions rows take through the network together; ``places`` names each row for people. ``record`` is given the
     lines of metrics.jsonl. ``validate`` gives the mean loss a target on held-out rows. ``save`` writes a checkpoint of
     the state. ``should_stop`` is asked before each batch; where there are several ``ranks``, before each window, and
-    one's wish stops them all.
+    one's wish stops them all. ``pause`` is asked before each window. ``figures`` are the names of what the step tells
+    besides the loss. ``before_window`` gives the arrays that all of a window's batches are given beside their own, once
+    for each window that is begun or gone on with. ``draw`` makes of a window's own prompts the rows that are read in
+    their place, which ``make_batch`` and ``positions`` are asked of from then on.
     """
 
     plan: Plan
@@ -53,13 +58,20 @@ class Training:
     save: Callable[[], None]
     should_stop: Callable[[], bool]
     ranks: Ranks = ALONE
+    pause: Pause = NEVER
+    figures: tuple[str, ...] = ()
+    before_window: Callable[[Sequence[Rows]], tuple[mx.array, ...]] | None = None
+    draw: Callable[[TrainingState, Sequence[Rows]], list[Rows]] | None = None
 
-    def parts(self, window: Sequence[Rows], positions: int) -> list[Rows]:
-        """This rank's rows of a window's batches, in parts of at most so many positions; a longer row goes alone.
+    def own(self, window: Sequence[Rows]) -> list[Rows]:
+        """This rank's rows of a window's batches."""
+        return [tuple(self.ranks.share(rows)) for rows in window]
+
+    def parts(self, own: Sequence[Rows], positions: int) -> list[Rows]:
+        """Batches in parts of at most so many positions; a longer row goes alone.
 
         The sums over the parts are those over the batch: memory is that of a part, and there is less padding.
         """
-        own = [tuple(self.ranks.share(rows)) for rows in window]
         return [part for rows in own if rows for part in halved(rows, self.positions, positions)]
 
 
@@ -74,41 +86,59 @@ def train(state: TrainingState, training: Training) -> EndedBy:
     """
     plan = training.plan
     ended: EndedBy | None = None
-    for window, following, last_of_epoch in windows(training.order, plan.gradient_accumulation_steps, state):
+    rested_at = state.seconds
+
+    def save() -> None:
+        state.saved_step = state.step
+        training.save()
+
+    def save_if_due() -> None:
+        if state.saved_step != state.step:
+            save()
+
+    for window, following, last_of_epoch in windows(
+        training.order, plan.gradient_accumulation_steps, state, times=plan.updates_a_window
+    ):
         ended = plan.ended(state)
         if ended:
             break
-        if not update(state, training, window, following, last_of_epoch=last_of_epoch):
+        training.pause.rest(state.seconds - rested_at)
+        rested_at = state.seconds
+        if stops_here(training.pause, training.ranks, training.should_stop, step=state.step, save=save_if_due) or (
+            not update(state, training, window, following, last_of_epoch=last_of_epoch)
+        ):
             ended = "stopped"
             break
         improved = plan.validates_after(state) and validated(state, training)
         if improved or plan.saves_after(state):
-            state.saved_step = state.step
-            training.save()
+            save()
     assert ended is not None
     if state.saved_step != state.step or state.window_sum is not None:  # stopped between two checkpoints
-        state.saved_step = state.step
-        training.save()
+        save()
     return ended
 
 
-def windows(order: BatchOrder, size: int, state: TrainingState) -> Iterator[tuple[list[Rows], Rows | None, bool]]:
+def windows(
+    order: BatchOrder, size: int, state: TrainingState, *, times: int = 1
+) -> Iterator[tuple[list[Rows], Rows | None, bool]]:
     """From the state's cursor on, for ever: the batches of an update, the first batch after them, and whether the
-    epoch ends with them. Each row comes exactly once an epoch; the last window of an epoch may be smaller.
+    epoch ends with them. Each row comes exactly once an epoch, in ``times`` updates in a row; the last window of an
+    epoch may be smaller.
     """
     epoch, first = state.epoch, state.window
     while True:
-        batches = epoch_windows(order, size, epoch)
+        batches = epoch_windows(order, size, epoch, times=times)
         for number in range(first, len(batches)):
             last = number == len(batches) - 1
             yield batches[number], None if last else batches[number + 1][0], last
         epoch, first = epoch + 1, 0
 
 
-def epoch_windows(order: BatchOrder, size: int, epoch: int) -> list[list[Rows]]:
-    """An epoch's batches, ``size`` an update."""
+def epoch_windows(order: BatchOrder, size: int, epoch: int, *, times: int = 1) -> list[list[Rows]]:
+    """An epoch's batches, ``size`` an update, each window ``times`` times."""
     batches = order.epoch(epoch)
-    return [batches[start : start + size] for start in range(0, len(batches), size)]
+    windows = [batches[start : start + size] for start in range(0, len(batches), size)]
+    return [window for window in windows for _ in range(times)]
 
 
 def update(
@@ -118,24 +148,28 @@ def update(
 
     Where memory is short the batches are read in smaller parts, from the window's beginning.
     """
-    ranks = training.ranks
-    if not ranks.is_alone and ranks.any(training.should_stop()):  # here, since parts are read at each rank's own pace
-        return False
+    ranks, own = training.ranks, training.own(window)
+    # once: all ranks take part in it, whatever memory says to one
+    beside, seconds_before = found_before(training, own)
+    if training.draw is not None:
+        started = time.perf_counter()
+        own, following = training.draw(state, own), None
+        seconds_before += time.perf_counter() - started
     while True:
-        parameters, found = state.parameters(), None
+        found = None
         try:
-            found = read_window(state, training, window)
+            found = read_window(state, training, own, beside)
             if found is None:
                 return False
+            found.seconds += seconds_before
             line = finish(state, training, found, window, following, last_of_epoch=last_of_epoch)
         except RuntimeError as error:
             # What several ranks have done together, one of them cannot do again.
             if not is_out_of_memory(error) or not (found is None or ranks.is_alone):
                 raise
-            state.set_parameters(*parameters)
             state.window_sum = None
             mx.clear_cache()
-            parts = training.parts(window, state.part_positions)
+            parts = training.parts(own, state.part_positions)
             if all(len(part) == 1 for part in parts):
                 raise TrainingError(
                     f"step {state.step + 1}: there is not enough memory for a single row",
@@ -149,30 +183,49 @@ def update(
             return True
 
 
-def read_window(state: TrainingState, training: Training, window: list[Rows]) -> WindowSum | None:
+def found_before(training: Training, own: list[Rows]) -> tuple[tuple[mx.array, ...], float]:
+    """What ``training.before_window`` gives, and the seconds that it took."""
+    if training.before_window is None:
+        return (), 0.0
+    started = time.perf_counter()
+    beside = training.before_window(own)
+    return beside, time.perf_counter() - started
+
+
+def read_window(
+    state: TrainingState, training: Training, own: list[Rows], beside: tuple[mx.array, ...] = ()
+) -> WindowSum | None:
     """The sums over all of this rank's parts of a window, of which the state may have read some; None if asked to stop.
 
     What was read until then stays in the state, and in its checkpoint.
+
+    Args:
+        own: this rank's rows of the window's batches.
+        beside: what ``training.before_window`` gave.
     """
     found = state.window_sum or WindowSum()
-    parts = training.parts(window, state.part_positions)
+    parts = training.parts(own, state.part_positions)
     for number in range(found.batches, len(parts)):
-        if training.ranks.is_alone and training.should_stop():
+        if training.ranks.is_alone and training.should_stop():  # several read parts at each one's own pace
             state.window_sum = found if found.batches else None
             return None
         started = time.perf_counter()
-        batch = training.make_batch(parts[number])
+        made = training.make_batch(parts[number])
+        batch = replace(made, beside=(*made.beside, *beside))
         key = dropout_key(training.plan.seed, state.step, number, training.ranks.rank)
-        loss, gradients = training.step.gradient(batch, key)
+        loss, figures, gradients = training.step.gradient(batch, key)
         if found.gradients is not None:
             gradients = tree_map(mx.add, found.gradients, gradients)
-        mx.async_eval(loss, gradients)
+            found.gradients = None  # so that the sum takes its place in memory
+        mx.async_eval(loss, figures, gradients)
         if number + 1 < len(parts):
             training.make_batch(parts[number + 1])  # while this one is being worked on
-        mx.eval(loss, gradients)
+        mx.eval(loss, figures, gradients)
         found.gradients = gradients
         found.batches += 1
         found.loss_sum += float(loss)
+        before = found.figures or [0.0] * len(figures)
+        found.figures = [known + float(figure) for known, figure in zip(before, figures, strict=True)]
         found.weight_sum += batch.weight_sum
         found.tokens += batch.tokens
         found.target_tokens += batch.target_count
@@ -195,31 +248,31 @@ def finish(
     Raises: TrainingError, if that happens too often in a row.
     """
     started = time.perf_counter()
-    plan, found = training.plan, joined(found, state, training.ranks)
-    learning_rate = plan.learning_rate_for(state)
-    before = state.parameters()
-    state.optimizer.learning_rate = learning_rate
-    *after, norm = training.step.apply(*state.parameters(), found.gradients or {}, mx.array(found.weight_sum))
-    mx.async_eval(*after, norm)
-    if following is not None:
-        for part in training.parts([following], state.part_positions)[:1]:
-            training.make_batch(part)
-    mx.eval(*after, norm)
-    grad_norm = float(norm)
-    loss = found.loss_sum / found.weight_sum
+    plan, found = training.plan, joined(found, state, training.ranks, figures=len(training.figures))
+    norm = training.step.norm(found.gradients or {}, mx.array(found.weight_sum))
+    grad_norm, loss = float(norm), found.loss_sum / found.weight_sum
     is_finite = math.isfinite(loss) and math.isfinite(grad_norm)
-    state.set_parameters(*(after if is_finite else before))
+    learning_rate = plan.learning_rate_for(state)
+    if is_finite:
+        begin_update(state, training.step, found, learning_rate, norm)
+    if following is not None:
+        make_ahead(state, training, following)
+    with no_way_back(state):
+        mx.eval(state.parameters())
     state.skipped = 0 if is_finite else state.skipped + 1
     if not is_finite:
         found.tokens = found.target_tokens = 0  # nothing was learned from them
     found.seconds = float(training.ranks.gather([found.seconds + time.perf_counter() - started])[0, 0])
     state.advance(found, last_of_epoch=last_of_epoch)
+    if state.window % plan.updates_a_window == 0:
+        state.drawn = None
     if is_finite:
         if horizon := plan.horizon_after(state):
             state.horizon = horizon
         return {
             "step": state.step,
             "loss": loss,
+            **{name: figure / found.weight_sum for name, figure in zip(training.figures, found.figures, strict=True)},
             "learning_rate": learning_rate,
             "grad_norm": grad_norm,
             "tokens": found.tokens,
@@ -234,6 +287,50 @@ def finish(
         training.record(line)
         raise not_finite(line)
     return line
+
+
+def make_ahead(state: TrainingState, training: Training, following: Rows) -> None:
+    """Make the next batch while an update is worked out. Where memory is short it is made when it is next."""
+    try:
+        for part in training.parts(training.own([following]), state.part_positions)[:1]:
+            training.make_batch(part)
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+
+
+def begin_update(state: TrainingState, step: Step, found: WindowSum, learning_rate: float, norm: mx.array) -> None:
+    """Have the parameters and moments that an update makes worked out in the places of those before, of which nothing
+    is kept, nor of the window's gradient.
+    """
+    gradients, found.gradients = found.gradients or {}, None
+    state.optimizer.learning_rate = learning_rate
+    before = state.parameters()
+    try:
+        after = step.apply(*before, gradients, mx.array(found.weight_sum), norm)
+    except BaseException:
+        state.set_parameters(*before)
+        raise
+    state.set_parameters(*after)
+    del before, after, gradients
+    with no_way_back(state):
+        mx.async_eval(state.parameters())
+
+
+@contextmanager
+def no_way_back(state: TrainingState) -> Iterator[None]:
+    """Where memory is short there is neither the state before nor the one after: raise TrainingError."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        raise TrainingError(
+            f"step {state.step + 1}: there is not enough memory to update all that trains",
+            remedy="close other programs and go on with --resume, from the last checkpoint; or train less "
+            "(method.layers: {top: N}, a lower method.rank, lora in place of full); or take an optimizer that keeps "
+            "less, as training.optimizer: adafactor",
+        ) from error
 
 
 def not_finite(line: dict[str, Any]) -> TrainingError:

@@ -1,7 +1,7 @@
 """What the training loop needs of a recipe, in plain values: limits, the learning rate of each update, what is due."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from mlxtune.recipe.choices import Schedule
@@ -34,6 +34,8 @@ class Plan:
     validate_every: int | None
     save_every: int
     early_stopping_patience: int | None
+    updates_a_window: int = field(default=1, kw_only=True)
+    """That are made of the same rows, one after another."""
 
     def learning_rate_for(self, state: TrainingState) -> float:
         """Of the next update."""
@@ -49,11 +51,15 @@ class Plan:
     def horizon_after(self, state: TrainingState) -> int | None:
         """How many updates the run will have, if that is known from now on: the minutes left, at the rate so far.
 
-        It is fixed once, so that the schedule of a resumed run is the one it would have had.
+        It is fixed once, so that the schedule of a resumed run is the one it would have had. Where several updates are
+        made of the same rows, the first of them may take far longer than the others, so whole rounds of them are timed.
         """
+        timed = state.step - 1
         if self.max_minutes is None or state.horizon is not None or state.step < TIMED_STEPS:
             return None
-        seconds_a_step = state.later_seconds / (state.step - 1)
+        if timed % self.updates_a_window:
+            return None
+        seconds_a_step = state.later_seconds / timed
         left = max(0.0, 60 * self.max_minutes - state.seconds)
         steps = state.step + max(1, int(left / seconds_a_step))
         return steps if self.total_steps is None else min(steps, self.total_steps)

@@ -1,20 +1,21 @@
 """All that changes while a network is trained; saving it is resuming."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
+import mlx.core as mx
 from mlx import nn, optimizers
 from mlx.utils import tree_map
 
 PART_POSITIONS = 832
 """Enough to keep a processor busy; more at once only takes more memory."""
 
-TENSORS = ("network", "optimizer", "window_sum")
+TENSORS = ("network", "optimizer", "window_sum", "drawn")
 
 
 @dataclass
 class WindowSum:
-    """What the batches of a window that were read so far say: sums over their targets."""
+    """What the batches of a window that were read so far say: sums over all that the loss is a mean of."""
 
     batches: int = 0
     loss_sum: float = 0.0
@@ -22,6 +23,8 @@ class WindowSum:
     tokens: int = 0
     target_tokens: int = 0
     seconds: float = 0.0
+    figures: list[float] = field(default_factory=list)
+    """The objective's own, in its order; none before the first batch."""
     gradients: dict[str, Any] | None = None
     """Of the loss sum; None before the first batch."""
 
@@ -32,10 +35,12 @@ class WindowSum:
 
 @dataclass
 class TrainingState:
-    """The network's adapter, the optimizer's moments and a window begun are tensors; the rest are plain numbers.
+    """The network's adapter, the optimizer's moments, a window begun and what was drawn for it are tensors; the rest
+    are plain numbers.
 
     ``step`` counts updates. ``epoch`` and ``window`` are the data cursor: the next window to be trained on, of which
-    ``window_sum`` has read some batches. ``part_positions`` is how many of a batch go through the network at once; it
+    ``window_sum`` has read some batches; ``drawn`` are the answers to its prompts, arrays by name, where an objective
+    draws some. ``part_positions`` is how many of a batch go through the network at once; it
     shrinks where memory is short. ``skipped`` counts the updates in a row that were left out, since loss or gradient
     was not finite. ``horizon`` is the step at which a run limited by time is to end, once it is known. ``seconds`` sums
     the steps' wall time over all attempts, ``later_seconds`` without the first step's, which also warms up.
@@ -45,6 +50,7 @@ class TrainingState:
     network: nn.Module
     optimizer: optimizers.Optimizer
     window_sum: WindowSum | None = None
+    drawn: dict[str, mx.array] | None = None
     step: int = 0
     epoch: int = 0
     window: int = 0

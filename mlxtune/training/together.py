@@ -17,24 +17,27 @@ from mlxtune.training.state import TrainingState, WindowSum
 from mlxtune.training.step import Tree, leaves
 
 
-def joined(found: WindowSum, state: TrainingState, ranks: Ranks) -> WindowSum:
-    """What all ranks found in a window; the seconds are rank 0's, since a limit in minutes has to end all at once.
+def joined(found: WindowSum, state: TrainingState, ranks: Ranks, *, figures: int = 0) -> WindowSum:
+    """What all ranks found in a window, with so many ``figures``; the seconds are rank 0's, since a limit in minutes
+    has to end all at once.
 
     The ranks compare their parameters on the way. Machines that differ may differ in last bits after a while; then
     rank 0's state is the one that all go on with.
     """
     if ranks.is_alone:
         return found
-    counts = (found.loss_sum, found.weight_sum, found.tokens, found.target_tokens)
+    own = found.figures or [0.0] * figures  # a rank without rows has none
+    counts = (found.loss_sum, found.weight_sum, found.tokens, found.target_tokens, *own)
     parameters = state.network.trainable_parameters()
     table = ranks.gather([*counts, found.seconds, digest(parameters)])
     if (table[:, -1] != table[0, -1]).any():
         follow_tensors(state, ranks)
     mine = found.gradients if found.gradients is not None else tree_map(mx.zeros_like, parameters)
+    found.gradients = None  # the sum of all is what is kept
     gradients = mapped(mine, ranks.sum_arrays)
-    loss_sum, weight_sum, tokens, target_tokens = table[:, :4].sum(axis=0).tolist()
-    seconds = float(table[0, 4])
-    return WindowSum(found.batches, loss_sum, weight_sum, int(tokens), int(target_tokens), seconds, gradients)
+    loss_sum, weight_sum, tokens, target_tokens, *sums = table[:, : len(counts)].sum(axis=0).tolist()
+    seconds = float(table[0, len(counts)])
+    return WindowSum(found.batches, loss_sum, weight_sum, int(tokens), int(target_tokens), seconds, sums, gradients)
 
 
 def follow(state: TrainingState, ranks: Ranks) -> None:

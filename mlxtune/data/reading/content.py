@@ -62,6 +62,13 @@ def open_content(path: Path) -> Iterator[Content]:
         yield Content(file, path, encoding, compression_of(path))
 
 
+def stream_content(file: BinaryIO, name: str) -> Content:
+    """The text of what comes through a pipe; ``name`` is said where others have a path. Raises: as `as_utf8`."""
+    binary = file if isinstance(file, io.BufferedReader) else io.BufferedReader(io.BytesIO(file.read()))
+    content, encoding = as_utf8(binary, Path(name))
+    return Content(content, Path(name), encoding, "")
+
+
 @contextlib.contextmanager
 def open_binary(path: Path) -> Iterator["io.BufferedReader[Any]"]:
     """The bytes of a file, expanded where its name says that it is compressed.

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mlxtune.data.faults import Fault
-from mlxtune.data.reading.content import numbered_lines, open_content, too_long
+from mlxtune.data.reading.content import Content, numbered_lines, open_content, too_long
 from mlxtune.data.reading.encodings import likely_encoding
 from mlxtune.data.reading.record import Record, what_is_no_character
 from mlxtune.errors import DataError
@@ -28,18 +28,23 @@ def read_json_lines(path: Path) -> Iterator[Record | Fault]:
     Raises: DataError, if the file cannot be read, or is one JSON list.
     """
     with open_content(path) as content:
-        is_first = True
-        for line, raw in numbered_lines(content):
-            if raw is None:
-                yield Fault(f"{path}:{line}", f"the line is {too_long()}", "json", REMEDY)
-                continue
-            try:
-                yield Record(parse_row(raw), path, line)
-            except ValueError as error:
-                if is_first and raw.lstrip().startswith(b"["):
-                    raise _is_list(path) from error
-                yield Fault(f"{path}:{line}", _message(error, raw), "json", REMEDY)
-            is_first = False
+        yield from json_rows(content)
+
+
+def json_rows(content: Content) -> Iterator[Record | Fault]:
+    """What `read_json_lines` gives, of content that is open already."""
+    is_first, path = True, content.path
+    for line, raw in numbered_lines(content):
+        if raw is None:
+            yield Fault(f"{path}:{line}", f"the line is {too_long()}", "json", REMEDY)
+            continue
+        try:
+            yield Record(parse_row(raw), path, line)
+        except ValueError as error:
+            if is_first and raw.lstrip().startswith(b"["):
+                raise _is_list(path) from error
+            yield Fault(f"{path}:{line}", _message(error, raw), "json", REMEDY)
+        is_first = False
 
 
 def parse_row(raw: bytes) -> dict[str, Any]:

@@ -118,11 +118,21 @@ class Census:
         """The hash of what all rows say, in their order."""
         return self._digest.hexdigest()
 
-    def watch(self, rows_a_file: int | None = None) -> Iterator[Example | Fault]:
-        """The stream from its beginning, or so many rows of each file, each noted as it goes by."""
+    def watch(
+        self,
+        rows_a_file: int | None = None,
+        *,
+        sides: Callable[[Example], Sequence[Example]] = lambda example: (example,),
+    ) -> Iterator[Example | Fault]:
+        """The stream from its beginning, or so many rows of each file, each noted as it goes by.
+
+        Args:
+            sides: the rows that an example comes to.
+        """
         for number, file in enumerate(self._stream.files):
             rows = file.open()
-            for item in islice(rows, rows_a_file):
+            several = (side for item in rows for side in (sides(item) if isinstance(item, Example) else (item,)))
+            for item in islice(several, rows_a_file):
                 if isinstance(item, Example):
                     if not self.rows_read[number]:
                         self._note_form(number, rows, item)

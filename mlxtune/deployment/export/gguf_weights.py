@@ -7,12 +7,14 @@ held. Knows arrays, not files.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
 import numpy as np
 
 from mlxtune.adapters.format import located
+from mlxtune.adapters.full import trained_weights
 from mlxtune.adapters.lora import lora_layers
 from mlxtune.adapters.merge import layer_updates, merged_weights
 from mlxtune.adapters.open import attach_adapter
@@ -42,6 +44,10 @@ class GgufPlan:
     adapted_layers: int
     is_quantized: bool
     """Whether the base is."""
+    folder: Path
+    """The base's."""
+    changes_weights: bool
+    """Whether it is full fine-tuning that the network carries."""
 
     def layout(self, kind: str) -> dict[str, Stored]:
         """Every tensor of a file of one type, in the file's order."""
@@ -68,7 +74,7 @@ def open_for_gguf(tuned: Tuned) -> tuple[Any, GgufPlan]:
     rows = network.model.embed_tokens.weight.shape[0]
     was_quantized = any(is_quantized(module) for module in network.modules())
     if tuned.adapter is not None:
-        attach_adapter(network, tuned.adapter)
+        attach_adapter(network, tuned.adapter, as_stored=True)
     try:
         names = {name for name, _ in merged_weights(network, mx.float32)}
     except AdapterError as error:
@@ -82,8 +88,11 @@ def open_for_gguf(tuned: Tuned) -> tuple[Any, GgufPlan]:
         what = f"the weight {odd[0]} is {'more' if odd[0] in names else 'less'} than GGUF's {name} has"
         raise ModelError(what, where=folder, remedy=NO_PLACE)
     metadata, factors = make_metadata(config, folder)
-    adapted = len(lora_layers(network))
-    return network, GgufPlan(config, architecture, metadata, factors, parts, adapted, was_quantized)
+    weights = trained_weights(network) if tuned.adapter is not None else {}
+    adapted = len(lora_layers(network)) or len(weights)
+    return network, GgufPlan(
+        config, architecture, metadata, factors, parts, adapted, was_quantized, folder, bool(weights)
+    )
 
 
 class GgufWeights:
@@ -91,10 +100,11 @@ class GgufWeights:
 
     def __init__(self, network: Any, plan: GgufPlan) -> None:
         """Look at ``network``, which is not held: it would hold on to every array that was worked out for it."""
+        plain = load_network(plan.folder)[0] if plan.changes_weights else None
         self.plan = plan
         self.survival: dict[str, Survival] = {}
         self._merged = {plan.names[name]: array for name, array in merged_weights(network, mx.float32)}
-        updates = ((plan.names.get(f"{path}.weight"), update) for path, update in layer_updates(network))
+        updates = ((plan.names.get(f"{path}.weight"), update) for path, update in layer_updates(network, plain))
         self._updates = {name: update for name, update in updates if name is not None and update[0].ndim > 1}
 
     def arrays(self, layout: Mapping[str, Stored], progress: Progress = silent) -> Iterator[np.ndarray]:

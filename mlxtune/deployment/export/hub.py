@@ -38,7 +38,7 @@ from mlxtune.network import require_online
 from mlxtune.progress import Progress, silent
 from mlxtune.recipe.load import load_recipe
 from mlxtune.recipe.schema import Recipe
-from mlxtune.runs.folder import RunFolder, open_run
+from mlxtune.runs.folder import RunFolder, open_run, weights_of
 
 CARD, NOTICE = "README.md", "NOTICE"
 CONFIGS = ("config.json", "adapter_config.json", "tokenizer_config.json", "generation_config.json")
@@ -322,7 +322,7 @@ def _facts(repo: str, what: What, run: RunFolder, tuned: Tuned, base: str | None
 def _current_scores(run: RunFolder) -> Mapping[str, Any] | None:
     """The run's scores, if they are of its adapter."""
     scores = run.read_scores()
-    weights = run.adapter / "adapters.safetensors"
+    weights = weights_of(run.adapter)
     if scores is None or not weights.is_file() or scores["basis"].get("adapter_sha256") != sha256_of(weights):
         return None
     return scores

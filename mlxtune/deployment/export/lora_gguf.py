@@ -85,6 +85,9 @@ def export_lora(
 def _plain_layers(network: Any, plan: GgufPlan, folder: Path) -> list[tuple[str, LoRALinear]]:
     """Raises: AdapterError, if the adapter holds anything but LoRA on matrices that GGUF has."""
     layers = lora_layers(network)
+    if not layers and not saved_modules(network):
+        what = "these are the network's own weights, trained in full, and no low-rank adapter"
+        raise AdapterError(what, where=folder, remedy="leave out --adapter-only: the merged model has it all")
     odd = [(path, "a whole module") for path, _ in saved_modules(network)]
     for path, layer in layers:
         if "m" in layer:

@@ -4,6 +4,7 @@ Its front matter is what the hub reads. Says counts and scores of the data, and 
 per-field scores are called by, are left out too, as is all that names the machine. Knows plain values and text.
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from io import StringIO
@@ -14,6 +15,7 @@ from mlxtune.evaluation.table import comparison, to_markdown
 from mlxtune.iteration.card import UNSEEN
 from mlxtune.models.licence import Licence
 from mlxtune.printable import printable
+from mlxtune.recipe.method import FullSettings, method_in_words
 from mlxtune.recipe.schema import Recipe
 
 What = Literal["adapter", "fused", "gguf"]
@@ -135,12 +137,23 @@ def _data(facts: CardFacts) -> str:
     )
 
 
+def _method(recipe: Recipe) -> str:
+    """The method and the settings that it differs by."""
+    method = recipe.method
+    told = method_in_words(method.model_dump())
+    if isinstance(method, FullSettings):
+        return told
+    patterns = {"rank_pattern": method.rank_pattern, "alpha_pattern": method.alpha_pattern}
+    said = "".join(f", {key} {json.dumps(value)}" for key, value in patterns.items() if value)
+    return f"{told}, alpha {method.alpha:g}, dropout {method.dropout:g}{said}"
+
+
 def _training(recipe: Recipe, manifest: Mapping[str, Any]) -> str:
-    method, training = recipe.method, recipe.training
+    training = recipe.training
     batch = f"batches of {training.batch_size}, {training.gradient_accumulation_steps} an update"
     rates = f"{training.optimizer}, learning rate {training.learning_rate:g}, {training.lr_schedule}"
     rows = [
-        ("method", f"{method.type}, rank {method.rank}, alpha {method.alpha:g}, dropout {method.dropout:g}"),
+        ("method", _method(recipe)),
         ("objective", recipe.objective.type),
         ("updates", f"{manifest['finished']['steps']:,}, {batch}"),
         ("optimizer", f"{rates}, weight decay {training.weight_decay:g}"),

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlxtune.adapters import mlx_lm, peft
-from mlxtune.adapters.format import CONFIG_FILE, read_adapter, read_config, save_adapter, who_can_open
+from mlxtune.adapters.format import CONFIG_FILE, is_full, read_adapter, read_config, save_adapter, who_can_open
 from mlxtune.adapters.open import attach_adapter
 from mlxtune.deployment.tuned import check_not_replaced, find_tuned
-from mlxtune.errors import UsageError
+from mlxtune.errors import AdapterError, UsageError
 from mlxtune.files import check_new_folder, new_folder
 from mlxtune.models import chat_template
 from mlxtune.models.load import load_network
@@ -63,6 +63,12 @@ def export_peft(
         check_not_replaced(out, tuned)
     if folder.resolve().is_relative_to(out.resolve()):
         raise UsageError("the adapter is there, and is not replaced", where=out, remedy="choose another place")
+    if is_full(read_config(folder)):
+        raise AdapterError(
+            "these are the network's own weights, trained in full, and no adapter, which is all that PEFT's form holds",
+            where=folder,
+            remedy="merge them into a model: mlxtune fuse, mlxtune export gguf, or mlxtune export hub --what fused",
+        )
     config = read_adapter(folder).config
     with new_folder(out, force=force) as part:
         for name in FILES if tuned is None else BESIDE:

@@ -10,8 +10,9 @@ import json
 from mlxtune.files import write_json
 from mlxtune.iteration.diagnose.evidence import Evidence, read_evidence
 from mlxtune.iteration.diagnose.finding import Finding, Severity
-from mlxtune.iteration.diagnose.learning import learning_rate_too_high, overfitting, underfitting
+from mlxtune.iteration.diagnose.learning import draws, learning_rate_too_high, overfitting, underfitting
 from mlxtune.iteration.diagnose.outcome import adapter_does_nothing, system_differs, template_differs
+from mlxtune.iteration.diagnose.rewards import of_rewards
 from mlxtune.iteration.diagnose.rows import (
     class_imbalance,
     leaked_rows,
@@ -21,7 +22,7 @@ from mlxtune.iteration.diagnose.rows import (
 )
 from mlxtune.runs.folder import RunFolder
 
-__all__ = ["Finding", "Severity", "diagnose", "findings_of", "read_findings", "write_findings"]
+__all__ = ["Finding", "Severity", "diagnose", "findings_of", "findings_so_far", "read_findings", "write_findings"]
 
 SEVERITIES: tuple[Severity, ...] = ("problem", "hint")
 
@@ -36,7 +37,11 @@ def findings_of(evidence: Evidence) -> list[Finding]:
     it is, and the curve is no finding of its own; and of one past its best it is not said that it could go on.
     """
     rate, idle = learning_rate_too_high(evidence), adapter_does_nothing(evidence)
-    learning = (overfitting(evidence) or underfitting(evidence)) if rate is None and idle is None else None
+    if draws(evidence):
+        learning = of_rewards(evidence) if rate is None else None
+        idle = None if learning is not None and learning.severity == "problem" else idle  # of which that is the cause
+    else:
+        learning = (overfitting(evidence) or underfitting(evidence)) if rate is None and idle is None else None
     found = [
         *leaked_rows(evidence),
         masks_train_on_nothing(evidence),
@@ -50,6 +55,16 @@ def findings_of(evidence: Evidence) -> list[Finding]:
         memorised_duplicates(evidence),
     ]
     return sorted((one for one in found if one is not None), key=lambda one: SEVERITIES.index(one.severity))
+
+
+def findings_so_far(evidence: Evidence) -> list[Finding]:
+    """Of a run that still trains, what shows already: that its steps are too large, or that it is past its best.
+
+    What only the end tells (that it was too short, or learned nothing) is not said.
+    """
+    curve = of_rewards(evidence, is_over=False) if draws(evidence) else overfitting(evidence)
+    found = learning_rate_too_high(evidence) or curve
+    return [] if found is None else [found]
 
 
 def write_findings(run: RunFolder) -> list[Finding]:

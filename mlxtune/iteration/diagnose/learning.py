@@ -52,7 +52,7 @@ def _worse_on_unseen(evidence: Evidence) -> Finding | None:
     losses = [loss for _, loss in evidence.steps]
     verdict = at(evidence.scores, "differences", "loss", "verdict")
     base, tuned = (number(evidence.scores, model, "loss", "mean") for model in ("base", "tuned"))
-    if verdict != "worse" or base is None or tuned is None or len(losses) < FEWEST_STEPS:
+    if verdict != "worse" or base is None or tuned is None or len(losses) < FEWEST_STEPS or not _is_of_tokens(evidence):
         return None
     first, last = parts(losses)[0], parts(losses)[-1]
     if not falls(first, last):
@@ -69,7 +69,7 @@ def _worse_on_unseen(evidence: Evidence) -> Finding | None:
             "unseen_loss_of_base": base,
             "unseen_loss_of_tuned": tuned,
         },
-        _length_key(evidence),
+        length_key(evidence),
     )
 
 
@@ -108,7 +108,7 @@ def _past_its_best(evidence: Evidence) -> Finding | None:
 def _far_from_unseen(evidence: Evidence) -> Finding | None:
     losses = [loss for _, loss in evidence.steps]
     tuned = number(evidence.scores, "tuned", "loss", "mean")
-    if tuned is None or len(losses) < FEWEST_STEPS:
+    if tuned is None or len(losses) < FEWEST_STEPS or not _is_of_tokens(evidence):
         return None
     seen = float(np.mean(parts(losses)[-1]))
     if tuned - seen <= GAP_NATS or tuned <= GAP_TIMES * seen:
@@ -119,7 +119,7 @@ def _far_from_unseen(evidence: Evidence) -> Finding | None:
         f"rows of training are known by heart (loss {seen:.3f}), and unseen ones are not (loss {tuned:.3f})",
         "train for fewer epochs, or on more and more varied rows; check that unseen rows are of the same kind",
         {"train_loss_at_end": round(seen, 4), "unseen_loss_of_tuned": tuned},
-        _length_key(evidence),
+        length_key(evidence),
     )
 
 
@@ -139,7 +139,7 @@ def underfitting(evidence: Evidence) -> Finding | None:
             f"{len(last)} steps",
             "train longer",
             numbers | {"train_loss_before_the_end": round(earlier, 4)},
-            _length_key(evidence),
+            length_key(evidence),
         )
     if (
         start > KNOWN_NATS
@@ -173,7 +173,7 @@ def learning_rate_too_high(evidence: Evidence) -> Finding | None:
             "training.learning_rate",
         )
     found = rebound([loss for _, loss in evidence.steps])
-    if found is None:
+    if found is None or draws(evidence):
         return None
     start, lowest, highest = found
     return Finding(
@@ -223,7 +223,17 @@ def falls(before: Sequence[float], after: Sequence[float]) -> bool:
     return float(np.mean(before) - np.mean(after)) > SURE * error
 
 
-def _length_key(evidence: Evidence) -> str:
+def draws(evidence: Evidence) -> bool:
+    """Whether the run learned from answers that it drew, whose loss is no measure: see rewards.py."""
+    return at(evidence.recipe, "objective", "type") == "grpo"
+
+
+def _is_of_tokens(evidence: Evidence) -> bool:
+    """Whether the loss of training is of the kind of that of unseen rows; another objective's is not."""
+    return at(evidence.recipe, "objective", "type") in (None, "sft")
+
+
+def length_key(evidence: Evidence) -> str:
     """The key that says how long the run was to be."""
     ended_by = at(evidence.manifest, "finished", "ended_by")
     return f"training.{ended_by}" if ended_by in ("max_steps", "max_minutes") else "training.epochs"

@@ -13,6 +13,11 @@ from mlxtune.iteration.report.evidence import Evidence
 from mlxtune.page import Html, join, tag
 
 WITHOUT_MATPLOTLIB = "pip install 'mlxtune[report]'"
+LOSSES = {"sft": "Loss, nats a target token", "grpo": "Loss: less the mean reward, and what is paid for moving away"}
+"""What the loss of an objective is; of the others it is one of a pair."""
+OF_PAIRS = "Loss, a pair of answers"
+DRAWN = (("reward", "Mean reward of the answers that were drawn"), ("cut_share", "Of them, the share that was cut"))
+"""Of `grpo`."""
 
 
 def curves_section(evidence: Evidence) -> Html:
@@ -24,13 +29,18 @@ def curves_section(evidence: Evidence) -> Html:
     if importlib.util.find_spec("matplotlib") is None:
         parts.append(note("The curves are drawn by matplotlib, which is not installed: ", code(WITHOUT_MATPLOTLIB)))
     else:
-        charts = _charts(steps, evidence.validations, is_finished=evidence.finished is not None)
+        charts = _charts(
+            steps,
+            evidence.validations,
+            title=LOSSES.get((evidence.recipe.get("objective") or {}).get("type", "sft"), OF_PAIRS),
+            is_finished=evidence.finished is not None,
+        )
         parts.append(tag("div", *charts, class_="charts"))
     return section("training", "Training", *parts)
 
 
 def _charts(
-    steps: Sequence[Mapping[str, Any]], validations: Sequence[Mapping[str, Any]], *, is_finished: bool
+    steps: Sequence[Mapping[str, Any]], validations: Sequence[Mapping[str, Any]], *, title: str, is_finished: bool
 ) -> list[Html]:
     from mlxtune.iteration.report.charts import Curve, draw
 
@@ -54,9 +64,14 @@ def _charts(
         best = min(validations, key=lambda line: line["valid_loss"])
         ring = best["step"], best["valid_loss"]
         keys.append(tag("span", "ringed: the checkpoint that was kept" if is_finished else "ringed: the best so far"))
-    title = tag("figcaption", "Loss, nats a target token", tag("div", *keys, class_="legend"))
+    caption = tag("figcaption", title, tag("div", *keys, class_="legend"))
     return [
-        tag("figure", title, draw("loss", losses, label=label, ring=ring)),
+        tag("figure", caption, draw("loss", losses, label=label, ring=ring)),
+        *(
+            chart(key, told, key, from_zero=key == "cut_share")
+            for key, told in DRAWN
+            if all(key in line for line in steps)
+        ),
         chart("rate", "Learning rate", "learning_rate", from_zero=True),
         chart("gradient", "Length of the gradient, before clipping", "grad_norm"),
         chart("speed", "Tokens a second", "tokens_per_s", tick="{:,.0f}".format, from_zero=True),

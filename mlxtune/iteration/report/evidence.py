@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from mlxtune.errors import RunError
 from mlxtune.files import sha256_of
-from mlxtune.runs.folder import AS_WRITTEN, RunFolder
+from mlxtune.runs.folder import AS_WRITTEN, RunFolder, weights_of
 from mlxtune.runs.metrics import read_metrics
 
 Kind = TypeVar("Kind", dict[str, Any], list[Any])
@@ -153,7 +153,7 @@ def _not_asked(run: RunFolder, scores: Mapping[str, Any], samples: Sequence[Mapp
 
 def _of_this_adapter(run: RunFolder, measured: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
     """What was measured, if it was measured of the adapter that is here."""
-    weights = run.adapter / "adapters.safetensors"
+    weights = weights_of(run.adapter)
     if measured is None or not weights.is_file():
         return None
     basis = measured.get("basis")

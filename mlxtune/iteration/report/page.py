@@ -26,6 +26,7 @@ from mlxtune.iteration.report.reproduce_section import reproduce_section
 from mlxtune.iteration.report.scores_section import scores_section
 from mlxtune.iteration.report.verdict import Verdict, headline, make_verdict
 from mlxtune.page import Html, document, join, tag
+from mlxtune.recipe.method import method_in_words
 from mlxtune.runs.folder import RunFolder
 
 _STYLE = Path(__file__).with_name("style.css")
@@ -87,7 +88,7 @@ def make_page(evidence: Evidence, verdict: Verdict) -> str:
 def _heading(evidence: Evidence) -> Html:
     recipe, manifest = evidence.recipe, evidence.manifest
     day = manifest.get("started", "")[:10]
-    told = [recipe["model"]["source"], f"LoRA of rank {recipe['method']['rank']}", day]
+    told = [recipe["model"]["source"], method_in_words(recipe["method"]), day]
     return join(
         [tag("p", " \N{MIDDLE DOT} ".join(one for one in told if one), class_="quiet"), tag("h1", manifest["name"])]
     )

@@ -14,6 +14,7 @@ from mlxtune.evaluation.verdict import FEWEST_ROWS
 from mlxtune.iteration.chosen import chosen_from
 from mlxtune.iteration.report import wording
 from mlxtune.iteration.report.evidence import Evidence
+from mlxtune.iteration.started_from import started_from
 
 LEAKED_SHARE = 0.05
 """Of the held-out rows, how many may say or ask what a training row does before the scores mean little."""
@@ -117,8 +118,7 @@ def _reservations(evidence: Evidence, metric: str, *, leaked: int) -> list[str]:
         told.append(
             f"Not quite unseen: {rows} test rows say or ask what a validation row does; those chose the checkpoint."
         )
-    if (chosen := chosen_from(evidence.manifest)) is not None:
-        told.append(chosen.sentence)
+    told += _how_it_came_about(evidence)
     differences = scores["differences"]
     if worse := [name for name, one in differences.items() if one["verdict"] == "worse" and name != metric]:
         told.append(f"Worse than before: {', '.join(worse)}.")
@@ -134,3 +134,10 @@ def _reservations(evidence: Evidence, metric: str, *, leaked: int) -> list[str]:
         one for one in evidence.findings or () if one["severity"] == "problem" and one["kind"] != LEAKED_SET[split]
     ]
     return [*told, *(f"Problem: {one['sentence']}." for one in problems)]
+
+
+def _how_it_came_about(evidence: Evidence) -> list[str]:
+    """That the run was chosen among others, and that it went on from another."""
+    chosen = chosen_from(evidence.manifest)
+    told = (None if chosen is None else chosen.sentence, started_from(evidence.run, evidence.manifest))
+    return [one for one in told if one is not None]

@@ -6,7 +6,7 @@ Knows units, and which metrics are rates shown in percent; nothing of HTML.
 from collections.abc import Mapping
 from typing import Any
 
-from mlxtune.evaluation.verdict import LOWER_IS_BETTER
+from mlxtune.evaluation.verdict import OWN_UNITS
 
 MINUS = "\N{MINUS SIGN}"
 LONG_SECONDS = 100
@@ -17,7 +17,7 @@ LEAST_P = 0.001
 
 def is_percent(metric: str) -> bool:
     """Whether a metric is a rate, told in percent; the others are in units of their own."""
-    return metric not in LOWER_IS_BETTER
+    return metric not in OWN_UNITS
 
 
 def percent(value: float, digits: int = 1) -> str:

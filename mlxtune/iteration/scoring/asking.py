@@ -16,10 +16,12 @@ from typing import Any
 
 from mlxtune.data.example import Example
 from mlxtune.data.faults import Fault, refuse
+from mlxtune.data.pairs import SIDES, sides
 from mlxtune.data.render import Rendered, Renderer
 from mlxtune.errors import DataError, ModelError
 from mlxtune.evaluation.shots import with_shots
 from mlxtune.evaluation.tasks import Task
+from mlxtune.iteration.opening import learned_of
 from mlxtune.iteration.scoring.one_model import prompt_of
 from mlxtune.models.chat_template import ChatTemplate
 from mlxtune.models.load import read_config
@@ -34,7 +36,8 @@ FITS_ALL: ChatTemplate = "instruction"
 class Asked:
     """What one model is to be asked.
 
-    ``rendered`` are the rows for their likelihood, none where that could not be compared; ``first_prompt`` are the
+    ``rendered`` are the rows for their likelihood, of ``pairs`` two each, none where that could not be compared;
+    ``first_prompt`` are the
     tokens of the first row's prompt; ``template`` is the chat template in place of the model's own; ``notes`` are
     sentences.
     """
@@ -44,6 +47,7 @@ class Asked:
     first_prompt: Sequence[int]
     template: ChatTemplate | None
     notes: Sequence[str] = field(default_factory=tuple)
+    pairs: bool = False
 
 
 def ask_untuned(
@@ -55,6 +59,7 @@ def ask_untuned(
     *,
     is_base: bool,
     is_cut: bool,
+    pairs: bool = False,
     path: Path,
 ) -> Asked:
     """What the model in ``folder`` is asked, so that its answers compare with those of a tuned one.
@@ -64,6 +69,7 @@ def ask_untuned(
         shots: rows to stand before each.
         data: how the recipe has rows rendered.
         is_base: the model is the one that was tuned, and is asked by the template that it was tuned with.
+        pairs: the rows are preferences, of which both answers are read.
         is_cut: some rows were cut to the length that the tuned model sees, which is another text for another tokenizer.
         path: the rows' file, for errors.
 
@@ -76,11 +82,13 @@ def ask_untuned(
     asked = [with_shots(example, shots, is_joined=is_joined) for example in examples]
     if _refuses_system(renderer, asked):
         asked, notes = [_without_system(example) for example in asked], [*notes, NO_SYSTEM]
-    why_not = _why_no_likelihood(asked[0], len(shots), data.train_on, is_base=is_base, is_cut=is_cut)
+    train_on = learned_of(data, pairs="both" if pairs else "refused")
+    why_not = _why_no_likelihood(asked[0], len(shots), train_on, is_base=is_base, is_cut=is_cut)
     rendered: list[Rendered] = []
     if why_not is None:
         try:
-            rendered = [renderer.render(example, data.train_on) for example in asked]
+            rows = [side for example in asked for side in sides(example)] if pairs else asked
+            rendered = [renderer.render(row, train_on) for row in rows]
         except DataError as error:
             why_not = f"{error.where}: {error.message}"
     if why_not is not None:
@@ -91,9 +99,11 @@ def ask_untuned(
                 where=path,
                 remedy="give the recipe a task (evaluation.tasks), or leave this model or --shots out",
             )
-    _refuse_too_long(folder, renderer, asked, rendered, tasks, len(shots), path)
+    own = SIDES if pairs else 1
+    longest = [max(len(row.token_ids) for row in rendered[i : i + own]) for i in range(0, len(rendered), own)]
+    _refuse_too_long(folder, renderer, asked, longest, tasks, len(shots), path)
     prompt = prompt_of(rendered[0]) if rendered else renderer.prompt(asked[0], tasks[0].answer_after)[0]
-    return Asked(asked, rendered, prompt, template, tuple(notes))
+    return Asked(asked, rendered, prompt, template, tuple(notes), pairs)
 
 
 NO_SYSTEM = "its chat template refuses system messages: they stand at the top of the first question"
@@ -168,18 +178,21 @@ def _refuse_too_long(
     folder: Path,
     renderer: Renderer,
     asked: Sequence[Example],
-    rendered: Sequence[Rendered],
+    lengths: Sequence[int],
     tasks: Sequence[Task],
     shots: int,
     path: Path,
 ) -> None:
     """Raises: DataError, for all rows that, with the longest answer to them, the model's context has no room for; or
     that cannot be asked at all.
+
+    Args:
+        lengths: tokens of each row as it is read for its likelihood; none where it is not.
     """
     longest = context_of(folder)
     faults = []
     for number, example in enumerate(asked):
-        needed = len(rendered[number].token_ids) if rendered else 0
+        needed = lengths[number] if lengths else 0
         try:
             for task in tasks:
                 prompt, _ = renderer.prompt(example, task.answer_after)

@@ -12,6 +12,7 @@ from typing import Any
 from mlxtune.errors import RunError
 from mlxtune.evaluation.breakdown import RowFacts, breakdown
 from mlxtune.evaluation.measured import Measured
+from mlxtune.evaluation.preferred import A_TOKEN
 from mlxtune.evaluation.score import BOOTSTRAP_SEED, Scores
 from mlxtune.evaluation.scorers import SCORERS
 from mlxtune.evaluation.statistics import CONFIDENCE
@@ -61,7 +62,7 @@ def run_scored(
 def asked(tasks: Sequence[Task], measured: Mapping[str, Measured]) -> dict[str, Any]:
     """The tasks with the metric that each is first judged by, and the metric that all is first judged by."""
     told = [{"name": task.name, "scorer": task.scorer, "primary": SCORERS[task.scorer].PRIMARY} for task in tasks]
-    primaries = [f"{one['name']}.{one['primary']}" for one in told]
+    primaries = [f"{one['name']}.{one['primary']}" for one in told] + [A_TOKEN]
     return {"headline": next((name for name in primaries if name in measured), BITS_PER_BYTE), "tasks": told}
 
 

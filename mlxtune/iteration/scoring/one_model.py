@@ -12,10 +12,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+from mlxtune import evaluation, inference
 from mlxtune.adapters.open import attach_adapter
 from mlxtune.cache import cache_folder
 from mlxtune.data.dataset import Dataset
 from mlxtune.data.example import Example
+from mlxtune.data.pairs import begins_with_pair
 from mlxtune.data.render import Rendered
 from mlxtune.data.source import stream_of
 from mlxtune.device.choose import Device
@@ -30,6 +32,7 @@ from mlxtune.models.safetensors import WEIGHTS
 from mlxtune.models.source import ModelFolder
 from mlxtune.models.tokenizer import open_tokenizer
 from mlxtune.progress import Progress
+from mlxtune.runs.folder import weights_of
 from mlxtune.runs.manifest import versions
 
 
@@ -40,7 +43,19 @@ def model_basis(folder: ModelFolder, device: Device) -> dict[str, Any]:
         "precision": device.precision.name,
         "mlxtune": versions()["mlxtune"],
         "mlx": versions()["mlx"],
+        "scoring_sha256": scoring_sha256(),
     }
+
+
+@cache
+def scoring_sha256() -> str:
+    """Of the code that asks and scores: in a clone it changes between two versions."""
+    digest = hashlib.sha256()
+    for package in (evaluation, inference):
+        for folder in package.__path__:
+            for path in sorted(Path(folder).rglob("*.py")):
+                digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,8 +76,15 @@ def reader_of(rows: HeldOutRows, folder: ModelFolder, progress: Progress) -> Cal
     def read() -> RowsRead:
         tokenizer = open_tokenizer(folder.path, rows.data.chat_template)
         path = rows.source.path
+        stream = stream_of(rows.source)
         dataset = render_rows(
-            rows.data, stream_of(rows.source), tokenizer, path, tokenizer_folder=folder.path, progress=progress
+            rows.data,
+            stream,
+            tokenizer,
+            path,
+            tokenizer_folder=folder.path,
+            pairs="both" if begins_with_pair(stream) else "refused",
+            progress=progress,
         )
         examples = list(dataset.examples())
         for task in rows.tasks:  # rows may be others than those that a run began with
@@ -96,7 +118,7 @@ def tuned_scores(
     """The scores of a model with its adapter, opened anew from the files that are handed on."""
     model = open_model(folder.path, device.precision, rows.data.chat_template)
     attach_adapter(model.network, adapter)
-    stored = disk_bytes(folder.path) + (adapter / "adapters.safetensors").stat().st_size
+    stored = disk_bytes(folder.path) + weights_of(adapter).stat().st_size
     return _score(rows, read, model, stored, progress=progress)
 
 
@@ -150,5 +172,7 @@ def disk_bytes(folder: Path) -> int:
 
 def _score(rows: HeldOutRows, read: RowsRead, model: Model, stored_bytes: int, *, progress: Progress) -> Scores:
     rendered, row_of = read.dataset.once()
-    scores = score_model(model, rendered, read.examples, rows.tasks, row_of=row_of, progress=progress)
+    scores = score_model(
+        model, rendered, read.examples, rows.tasks, row_of=row_of, pairs=read.dataset.pairs, progress=progress
+    )
     return with_cost(scores, model, prompt_of(rendered[0]), stored_bytes)

@@ -142,6 +142,7 @@ def make_questions(
             rows.data,
             is_base=rival.folder.sha256 == first.sha256,
             is_cut=bool(read.dataset.report.truncated),
+            pairs=read.dataset.pairs,
             path=rows.source.path,
         )
         own = replace(device, precision=precision_to_ask(rival.folder.path, device.precision))
@@ -163,7 +164,7 @@ def rival_scores(question: Question, rows: HeldOutRows, *, force: bool, progress
     def make() -> Scores:
         asked, folder = question.asked, question.rival.folder
         model = open_model(folder.path, question.device.precision, asked.template)
-        scores = score_model(model, asked.rendered, asked.examples, rows.tasks, progress=progress)
+        scores = score_model(model, asked.rendered, asked.examples, rows.tasks, pairs=asked.pairs, progress=progress)
         return with_cost(scores, model, asked.first_prompt, disk_bytes(folder.path))
 
     return kept_scores(question.basis, make, force=force)

@@ -41,6 +41,11 @@ REFUSED: dict[Key, str] = {
 """Keys that every trial has alike, and why: trials are compared by their validation loss."""
 ALLOWED: tuple[Key, ...] = (("data", "train"), ("data", "replay"))
 """Below those: what is only trained on."""
+ALLOWED_OF_DRAWN = tuple(
+    ("objective", name) for name in ("group_size", "loss", "beta", "num_iterations", "epsilon", "epsilon_high")
+)
+"""Where answers are drawn: how is learned from them. Validation is the reward of what is answered greedily all the
+same."""
 
 Point = Mapping[str, Any]
 """The values of one trial, by dotted key."""
@@ -107,7 +112,7 @@ def read_space(recipe: str | Path, settings: Sequence[str]) -> Space:
     dimensions = []
     for key, values, is_range in told:
         if len(values) > 1:
-            _refuse_alike(key)
+            _refuse_alike(key, base.recipe)
             found = [_checked(recipe, fixed, key, value) for value in values]
             dimensions.append(_range(key, found) if is_range else _choices(key, found))
     return Space(base, tuple(dimensions), recipe, tuple(fixed))
@@ -130,10 +135,11 @@ def _refuse_twice(keys: Sequence[Key]) -> None:
             raise RecipeError(f"{dotted(longer)} is set twice", remedy="name each key once")
 
 
-def _refuse_alike(key: Key) -> None:
+def _refuse_alike(key: Key, recipe: Recipe) -> None:
+    may_differ = (*ALLOWED, *(ALLOWED_OF_DRAWN if recipe.objective.type == "grpo" else ()))
     for refused, why in REFUSED.items():
         is_within = key[: len(refused)] == refused or refused[: len(key)] == key
-        if is_within and not any(key[: len(allowed)] == allowed for allowed in ALLOWED):
+        if is_within and not any(key[: len(allowed)] == allowed for allowed in may_differ):
             raise RecipeError(
                 f"{dotted(key)} {why}, so all trials have the same",
                 where=dotted(key),

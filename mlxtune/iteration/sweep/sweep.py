@@ -184,11 +184,13 @@ def _try_all(
     device: str,
     watch: SweepWatch,
 ) -> SweepResult:
+    was_stopped = False
+
     def is_late() -> bool:
         return plan.hours is not None and clock.seconds() >= 3600 * plan.hours
 
     def should_stop() -> bool:
-        return is_late() or watch.trial.should_stop()
+        return was_stopped or is_late() or watch.trial.should_stop()
 
     def measured(line: dict[str, Any]) -> None:
         clock.tick()
@@ -203,6 +205,8 @@ def _try_all(
                 break
         watch.begun(trial)
         ending = run_trial(sweep, plan, study, trial, device=device, watch=looking_on)
+        # a trial that is stopped through its own folder ends the sweep: it would be next again
+        was_stopped = ending == "stopped" and not is_late()
         with deciding(sweep):
             claims.leave(str(trial.number))
         gc.collect()  # a network is a web of references, and the next one is to have its memory
@@ -218,7 +222,7 @@ def _try_all(
         plan,
         trials,
         finished=is_over,
-        interrupted=watch.trial.should_stop(),
+        interrupted=was_stopped or watch.trial.should_stop(),
         others=others,
         seconds=clock.seconds(),
     )

@@ -139,11 +139,11 @@ def _facts_of_pruned(seen: _Progress) -> dict[str, Any]:
 def _as_trial(recipe: Recipe, plan: SweepPlan) -> Recipe:
     """With what a trial has besides its settings: one checkpoint, and frozen blocks' states where others find them.
 
-    Parts of the rows are met by one trial each, so there is nobody to keep states for.
+    Parts of the rows are met by one trial each, so there is nobody to keep states for; nor are answers met again.
     """
     checkpoint = recipe.checkpoint.model_copy(update={"keep": 1})
     training = recipe.training
-    if plan.kind == "settings" and training.cache_frozen_prefix != "off":
+    if plan.kind == "settings" and training.cache_frozen_prefix != "off" and recipe.objective.type != "grpo":
         training = training.model_copy(update={"cache_frozen_prefix": "kept"})
     return recipe.model_copy(update={"checkpoint": checkpoint, "training": training})
 

@@ -10,14 +10,14 @@ from typing import Any
 def scalars_of(line: Mapping[str, Any]) -> dict[str, float]:
     """``{"train/loss": ...}``, or ``{"valid/loss": ...}`` of a look at the validation rows; without the step."""
     if "valid_loss" in line:
-        return {name.replace("valid_", "valid/", 1): float(value) for name, value in line.items() if name != "step"}
+        return {f"valid/{name.removeprefix('valid_')}": float(value) for name, value in line.items() if name != "step"}
     numbers = {f"train/{name}": float(value) for name, value in line.items() if _is_number(value) and name != "step"}
     return numbers | ({"train/skipped": 1.0} if "skipped" in line else {})
 
 
 def seconds_of(line: Mapping[str, Any]) -> float:
     """What the line took, as it says itself; 0, where it says nothing."""
-    return float(line.get("valid_seconds", line.get("seconds", 0.0)))
+    return float(line.get("valid_seconds", line.get("seconds", 0.0))) + float(line.get("samples_seconds", 0.0))
 
 
 def _is_number(value: Any) -> bool:

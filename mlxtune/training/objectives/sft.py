@@ -4,6 +4,12 @@ import mlx.core as mx
 
 from mlxtune.data.batch import Batch
 from mlxtune.inference.likelihood import Reader, target_loss_sum, target_states
+from mlxtune.training.objectives.objective import Objective
+
+
+def sft() -> Objective:
+    """Mean cross-entropy a target."""
+    return Objective(lambda reader, batch: (sft_loss_sum(reader, batch), []))
 
 
 def sft_loss_sum(reader: Reader, batch: Batch) -> mx.array:
