@@ -30,8 +30,19 @@ SETTINGS: dict[str, tuple[str, Sequence[str]]] = {
     "text, top 5, 16 rows": ("c", ("method.layers={top: 5}", "training.batch_size=16")),
     "instruction": ("d", ()),
     "instruction, top 10": ("d", ("method.layers={top: 10}",)),
+    "instruction, DoRA": ("d", ("method={type: dora}",)),
+    "instruction, whole modules": ("d", ("method.layers={top: 4}", "method.modules_to_save=[norm, embed_tokens]")),
+    "instruction, full, top 4": ("d", ("method={type: full, layers: {top: 4}}", "training.learning_rate=2e-5")),
+    "instruction, full": ("d", ("method={type: full}", "training.learning_rate=2e-5")),
+    "instruction, full, adafactor": (
+        "d",
+        ("method={type: full}", "training.learning_rate=2e-5", "training.optimizer=adafactor"),
+    ),
 }
 """By name: the case that the rows are from, and what is changed of the recipe."""
+
+FULL = tuple(name for name in SETTINGS if "full" in name)
+"""Tried only where they are named: they want a ``--model`` that is not quantized."""
 
 HEADERS = ("setting", "peak MB foretold", "measured", "ratio", "seconds foretold", "measured", "ratio")
 
@@ -41,7 +52,13 @@ HEADERS = ("setting", "peak MB foretold", "measured", "ratio", "seconds foretold
 @click.option("--data", type=click.Path(path_type=Path), help="The folder of the data sets `oasst_chat` and `wikisql`.")
 @click.option("--steps", type=click.IntRange(2), default=12, show_default=True)
 @click.option("--device", type=click.Choice(["cpu", "auto"]), default="auto", show_default=True)
-@click.option("--setting", "names", type=click.Choice(list(SETTINGS)), multiple=True, help="Only these.")
+@click.option(
+    "--setting",
+    "names",
+    type=click.Choice(list(SETTINGS)),
+    multiple=True,
+    help="Only these; full tuning is tried only if named.",
+)
 @click.option("--folder", type=click.Path(path_type=Path), help="A new folder that keeps recipes and runs.")
 @click.option("--out", type=click.Path(path_type=Path), help="The report to write, as JSON.")
 def command(
@@ -57,7 +74,7 @@ def command(
     device = device_named(device)
     results: list[dict[str, Any]] = []
     with work_folder(folder) as place:
-        for number, name in enumerate(names or SETTINGS):
+        for number, name in enumerate(names or [name for name in SETTINGS if name not in FULL]):
             key, overrides = SETTINGS[name]
             rows = CASES[key].folder(data)
             if rows is None:

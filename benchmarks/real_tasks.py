@@ -36,10 +36,11 @@ class RealTask:
     top: int = 15
     """Of 30 blocks, those that are trained."""
 
-    def recipe(self, name: str, folder: Path) -> dict[str, Any]:
-        """The recipe on the data in ``folder``."""
+    def recipe(self, name: str, folder: Path, test_share: float | None) -> dict[str, Any]:
+        """The recipe on the data in ``folder``; with ``test_share``, on that share of the test rows."""
         rows = folder / self.folder
         train, test = self.shares
+        test = test if test_share is None else test_share
         return {
             "name": name,
             "model": {"source": SMOLLM2},
@@ -98,7 +99,8 @@ HEADERS = ("task", "test rows", "metric", "base", "tuned", "p", "verdict", "minu
 @click.option("--task", "names", type=click.Choice(list(TASKS)), multiple=True, help="Only these.")
 @click.option("--folder", type=click.Path(path_type=Path), required=True, help="Where recipes and runs are kept.")
 @click.option("--against", multiple=True, help="A model that was not tuned, to set beside.")
-@click.option("--shots", type=click.IntRange(0), default=0, show_default=True, help="Examples in its prompt.")
+@click.option("--shots", type=click.IntRange(0), multiple=True, default=(0,), help="Examples before a question.")
+@click.option("--test-share", type=click.FloatRange(0, 1, min_open=True), help="Of the test rows; for a slow rival.")
 @click.option("--device", type=click.Choice(["cpu", "auto"]), default="auto", show_default=True)
 @click.option("--out", type=click.Path(path_type=Path), help="The report to write, as JSON.")
 def command(
@@ -106,7 +108,8 @@ def command(
     names: tuple[str, ...],
     folder: Path,
     against: tuple[str, ...],
-    shots: int,
+    shots: tuple[int, ...],
+    test_share: float | None,
     device: str,
     out: Path | None,
 ) -> None:
@@ -115,23 +118,28 @@ def command(
     results = []
     for name in names or TASKS:
         click.echo(name, err=True)
-        results.append({"task": name, **turn(name, data.absolute(), folder / name, against, shots, device)})
+        recipe = TASKS[name].recipe(name, data.absolute(), test_share)
+        results.append({"task": name, **turn(recipe, folder / name, against, shots, device)})
     show_table(HEADERS, [row for result in results for row in table_rows(result)])
-    report(out, "real_tasks", {"model": SMOLLM2, "against": list(against), "shots": shots, "device": device}, results)
+    settings = {"model": SMOLLM2, "against": against, "shots": shots, "test_share": test_share, "device": device}
+    report(out, "real_tasks", settings, results)
 
 
-def turn(name: str, data: Path, folder: Path, against: Sequence[str], shots: int, device: str) -> dict[str, Any]:
+def turn(
+    recipe: Mapping[str, Any], folder: Path, against: Sequence[str], shots: Sequence[int], device: str
+) -> dict[str, Any]:
     """Train and score, or go on with what is there; then score what it is set against."""
     folder.mkdir(parents=True, exist_ok=True)
-    recipe, run = folder / "recipe.yaml", folder / "run"
-    recipe.write_text(json.dumps(TASKS[name].recipe(name, data), indent=1), encoding="utf-8")  # JSON is YAML too
+    file, run = folder / "recipe.yaml", folder / "run"
+    file.write_text(json.dumps(recipe, indent=1), encoding="utf-8")  # JSON is YAML too
     program = [sys.executable, "-m", "mlxtune", "--json", "--device", device]
     environment = child_environment(device)
     where = ["--resume", run] if (run / "run.json").is_file() else ["--run-dir", run]
-    trained = run_program([*program, "train", recipe, *where], environment=environment, log=folder / "train.log")
+    trained = run_program([*program, "train", file, *where], environment=environment, log=folder / "train.log")
     if against:
         beside = [word for model in against for word in ("--against", model)]
-        command = [*program, "evaluate", run, *beside, "--shots", str(shots)]
+        asked = [word for count in shots for word in ("--shots", str(count))]
+        command = [*program, "evaluate", run, *beside, *asked]
         run_program(command, environment=environment, log=folder / "evaluate.log")
     scores = json.loads((run / "scores.json").read_text(encoding="utf-8"))
     return {"run": json.loads(trained.output), "wall_s": trained.wall_s, "scores": scores}
