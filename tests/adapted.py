@@ -13,6 +13,8 @@ from mlx_lm.utils import save_config
 from reference.peft import PREFIX
 from tiny import VOCABULARY_SIZE, tiny_llama
 
+from mlxtune.adapters.attach import LoraShape, attach_lora
+
 TOKENS = mx.array([[5, 6, 7, 8, 200, 31]])
 
 
@@ -43,6 +45,18 @@ NETWORKS = {
     "mixtral": lambda **options: tiny_mixture(mixtral, **options),
     "qwen3_moe": lambda **options: tiny_mixture(qwen3_moe, **options),
 }
+
+
+def started_llama():
+    """A network whose LoRA of rank 2, on all of its layers, has learned something."""
+    made = tiny_llama()
+    attach_lora(made, LoraShape(rank=2, alpha=4.0, dropout=0.0, target_modules="all-linear", layers="all"), seed=1)
+    started = [
+        (name, array + draw(array.shape, len(name), scale=0.05))
+        for name, array in tree_flatten(made.trainable_parameters())
+    ]
+    made.update(tree_unflatten(started))
+    return made
 
 
 def draw(shape, number, *, scale=0.1):

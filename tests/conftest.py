@@ -43,6 +43,19 @@ def prepare() -> None:
 prepare()
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "metal: needs a Mac with Apple silicon; skipped elsewhere")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    import mlx.core as mx
+
+    if sys.platform != "darwin" or not mx.is_available(mx.gpu):
+        for item in items:
+            if "metal" in item.keywords:
+                item.add_marker(pytest.mark.skip(reason="needs a Mac with Apple silicon"))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def no_network() -> Iterator[None]:
     """A socket reaches this machine and no other; else RuntimeError, which nobody takes for a lost connection."""

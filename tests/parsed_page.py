@@ -1,5 +1,6 @@
 """A page as a browser would take it: its elements, its words, and that every element is closed where it should be."""
 
+import re
 from html.parser import HTMLParser
 
 VOID = {"meta", "input", "br", "hr", "wbr"}
@@ -54,3 +55,12 @@ class Page(HTMLParser):
 
     def ids(self):
         return [attributes["id"] for _, attributes in self.tags if "id" in attributes]
+
+
+def missing_colours(style: str) -> list[str]:
+    """The names that a page's style asks for and gives no value, and the colours of light without one of dark."""
+    light, dark, *_ = (
+        set(re.findall(r"(--[\w-]+): #", block)) for block in re.findall(r":root \{(.*?)\}", style, re.DOTALL)
+    )
+    asked = set(re.findall(r"var\((--[\w-]+)", style))
+    return sorted((asked - set(re.findall(r"(--[\w-]+):", style))) | (light ^ dark))

@@ -9,6 +9,9 @@ from mlx.utils import tree_flatten
 from mlx_lm.models import llama
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
+from mlxtune.adapters.attach import LoraShape, adapter_parameters, attach_lora, load_adapter_parameters
+from mlxtune.adapters.format import save_adapter
+
 CHATML = (
     "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}"
     "{{ '<|im_start|>system\nYou are small.<|im_end|>\n' }}{% endif %}"
@@ -113,13 +116,28 @@ def tiny_model_folder(
     return folder
 
 
+def write_adapter(folder: Path, *, seed: int, rank: int = 2, scale: float = 0.3, **shape) -> Path:
+    """A LoRA adapter for `tiny_llama` of that shape, whose update is far from none."""
+    network = tiny_llama(**shape)
+    attach_lora(network, LoraShape(rank=rank, alpha=2 * rank), seed=seed)
+    drawn = adapter_parameters(network)
+    keys = mx.random.split(mx.random.key(seed), len(drawn))
+    load_adapter_parameters(
+        network,
+        {name: scale * mx.random.normal(a.shape, key=key) for (name, a), key in zip(drawn.items(), keys, strict=True)},
+    )
+    folder.mkdir(parents=True)
+    save_adapter(network, folder, base_model="tiny")
+    return folder
+
+
 RECIPE = """
 name: tiny
 model: {source: ./model}
 data: {train: train.jsonl, valid: valid.jsonl, test: test.jsonl}
 method: {rank: 2, dropout: 0.1}
 training: {epochs: 2, batch_size: 4, learning_rate: 1.0e-2}
-evaluation: {every_steps: 2, forgetting: false, tasks: [{name: order, scorer: json_fields, max_tokens: 8}]}
+evaluation: {every_steps: 2, samples: 0, forgetting: false, tasks: [{name: order, scorer: json_fields, max_tokens: 8}]}
 checkpoint: {every_steps: 4}
 """
 

@@ -1,6 +1,7 @@
 """Adapted networks where they are put to work: read at targets alone, trained, recomputed, generating, fused."""
 
 import json
+from dataclasses import replace
 
 import mlx.core as mx
 import numpy as np
@@ -37,7 +38,7 @@ from mlxtune.adapters.lora import set_dropout_keys
 from mlxtune.adapters.open import attach_adapter
 from mlxtune.cli import main
 from mlxtune.device.precision import GPU_BFLOAT16, apply_precision
-from mlxtune.errors import AdapterError, TrainingError
+from mlxtune.errors import AdapterError
 from mlxtune.inference.likelihood import make_reader, target_logits, target_loss_sum, target_states
 from mlxtune.iteration.run import run_recipe
 from mlxtune.models.anatomy import anatomy_of
@@ -61,12 +62,26 @@ def test_logits_at_targets_are_the_network_s_whatever_is_on_its_head(tmp_path, c
 
 
 @pytest.mark.parametrize("case", ["head", "tied, both", "tied, saved head"])
-def test_a_head_that_would_train_is_refused(tmp_path, case):
+def test_what_is_on_the_head_is_trained_with_the_gradients_of_full_logits(tmp_path, case):
     kind, tensors, settings = ROUND_TRIPS[case]
     network = NETWORKS[kind]()
     attach_adapter(network, peft_folder(tmp_path, tensors, CONFIG | settings))
-    with pytest.raises(TrainingError, match="head is trainable"):
-        target_loss_sum(make_reader(network), mx.zeros((1, 64)), mx.array([0]), mx.array([1.0]))
+    reader, index = make_reader(network), mx.array([0, 2, 3])
+    ids, weight = mx.array([7, 8, 9]), mx.array([1.0, 0.5, 2.0])
+    empty = mx.zeros(0, mx.int32)
+
+    def gradients(reader):
+        def loss():
+            return target_loss_sum(reader, target_states(reader, empty, TOKENS, index), ids, weight)
+
+        return nn.value_and_grad(network, loss)()
+
+    found, expected = gradients(reader), gradients(replace(reader, anatomy=None, windows=None))
+    assert found[0].item() == pytest.approx(expected[0].item(), rel=1e-5)
+    wanted = dict(tree_flatten(expected[1]))
+    assert any(np.abs(np.array(array)).max() > 0 for array in wanted.values())
+    for name, array in tree_flatten(found[1]):
+        np.testing.assert_allclose(np.array(array), np.array(wanted[name]), rtol=0, atol=2e-5, err_msg=name)
 
 
 def test_nothing_is_frozen_below_an_embedding_that_trains():

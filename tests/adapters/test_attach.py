@@ -13,9 +13,9 @@ from mlxtune.adapters.attach import (
     adapter_parameters,
     attach_lora,
     load_adapter_parameters,
-    shape_in_training,
 )
 from mlxtune.adapters.lora import lora_layers
+from mlxtune.adapters.shape_of import shape_of_adapter
 from mlxtune.errors import AdapterError
 
 LEAVES = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
@@ -106,9 +106,10 @@ def test_an_unknown_module_is_refused_with_the_nearest_name_and_nothing_is_chang
     assert "model.norm.weight" in dict(tree_flatten(network.trainable_parameters()))
 
 
-def test_the_head_is_no_target():
-    with pytest.raises(AdapterError, match="'lm_head' matches no linear layer of the blocks"):
-        attach_lora(tiny_llama(tied=False), LoraShape(rank=2, alpha=4.0, target_modules=("lm_head",)), seed=0)
+def test_all_linear_means_neither_the_head_nor_the_embedding():
+    network = tiny_llama(tied=False)
+    attach_lora(network, LoraShape(rank=2, alpha=4.0), seed=0)
+    assert all(path.startswith("model.layers.") for path in adapted(network))
 
 
 def test_more_blocks_than_there_are_is_refused():
@@ -176,7 +177,7 @@ def test_the_plain_layers_of_a_mixture_can_be_adapted_by_name():
 def test_the_shape_of_an_adapter_can_be_told_from_the_network(shape):
     network = tiny_llama(layers=3)
     attach_lora(network, shape, seed=0)
-    assert shape_in_training(network) == shape
+    assert shape_of_adapter(network) == shape
 
 
 def test_a_second_adapter_is_refused():

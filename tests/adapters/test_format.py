@@ -188,7 +188,7 @@ def test_a_file_that_another_program_left_behind_is_not_taken_for_the_adapter(tm
 @pytest.mark.parametrize(
     ("setting", "named"),
     [
-        ({"fine_tune_type": "full"}, "the whole model's weights, and no adapter"),
+        ({"fine_tune_type": "full"}, "the network's own weights, and no low-rank adapter"),
         ({"fine_tune_type": "ia3"}, "'ia3'"),
         ({"lora_parameters": []}, "no mapping"),
         ({"lora_parameters": {"rank": 2}}, "scale is None"),

@@ -104,3 +104,28 @@ def test_both_programs_load_the_same_rows_and_the_second_time_finds_them(tmp_pat
     assert result["ratio"]["rows_per_s"] == ours["rows_per_s"] / theirs["rows_per_s"]
     assert min(found["peak_bytes"] for found in turn.values()) > 10e6
     assert len(done.stdout.splitlines()) == 6  # headers, rule, two programs, the second time, ratio
+
+
+@pytest.mark.slow
+def test_both_servers_answer_the_same_chats(tmp_path):
+    tiny_model_folder(tmp_path / "model", hidden=32, heads=2, kv_heads=1)
+    options = ["--model", tmp_path / "model", "--clients", 3, "--questions", 2, "--max-tokens", 5, "--shared", 20]
+    report, done = run("serving", tmp_path, *options)
+    results = report["results"]
+    assert [(one["scenario"], one["server"]) for one in results] == [
+        (scenario, server) for scenario in ("apart", "one system message") for server in ("mlxtune", "mlx_lm")
+    ]
+    assert all(one["tokens"] > 0 and one["first_s"] <= one["seconds"] for one in results)
+    assert len(done.stdout.splitlines()) == 4  # headers, rule, two scenarios
+
+
+@pytest.mark.slow
+def test_under_load_each_answer_is_its_solo_answer_and_the_end_is_drained(tmp_path):
+    tiny_model_folder(tmp_path / "model", hidden=32, heads=2, kv_heads=1)
+    options = ["--model", tmp_path / "model", "--clients", 24, "--seconds", 6, "--chats", 8, "--max-tokens", 20]
+    report, done = run("serving_load", tmp_path, *options)
+    (result,) = report["results"]
+    assert result["answers"] == result["as_alone"] + result["refused"] > 0
+    assert result["failed"] == 0
+    assert (result["drained"], result["exit_code"]) == (8, 0)
+    assert "told to end" in done.stdout

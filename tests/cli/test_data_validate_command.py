@@ -130,3 +130,30 @@ def test_it_says_what_the_rows_were_taken_for_and_what_is_not_used(run, recipe, 
         "form": "text",
         "form_chosen_because": "text: the row has 'text'; not used: category",
     }
+
+
+PAIR = {"prompt": "Is it in?", "chosen": "yes", "rejected": "no"}
+ANSWER = {"prompt": "Is it in?", "completion": "yes"}
+
+
+@pytest.mark.parametrize(
+    ("objective", "row", "said"),
+    [
+        ("sft", PAIR, "objective: sft learns one answer"),
+        ("dpo", ANSWER, "the row has one answer alone"),
+        ("dpo", PAIR, None),
+        ("sft", ANSWER, None),
+    ],
+)
+def test_rows_that_the_objective_does_not_learn_from_are_problems(run, recipe, objective, row, said):
+    path = recipe(train=[row])
+    code, out, _ = run("data", "validate", path, f"objective={{type: {objective}}}")
+    assert code == (0 if said is None else 3)
+    assert "error: train objective, 1" in out or said is None
+    assert (said or "no problems in 1 row") in out
+
+
+def test_a_file_of_pairs_has_no_objective_to_refuse_them(run, recipe, tmp_path):
+    recipe(train=[PAIR])
+    code, out, _ = run("data", "validate", tmp_path / "train.jsonl", "model.source=" + str(tmp_path / "model"))
+    assert code == 0, out

@@ -20,6 +20,14 @@ def test_json_is_one_document_on_one_line_and_a_bad_finding_ends_with_1(tmp_path
     assert result.exit_code == 1
 
 
+def test_the_readings_are_there_to_be_sent_in_and_a_forbidden_hub_is_not_asked():
+    document = json.loads(CliRunner().invoke(command, ["--json", "--network", "--device", "cpu"]).stdout)
+    assert set(document["readings"]) == {"on_battery", "battery_percent", "thermal", "memory_pressure", "raw"}
+    hub = document["findings"][-1]
+    assert (hub["name"], hub["status"]) == ("hub", "bad")
+    assert "HF_HUB_OFFLINE forbids the hub" in hub["reason"]
+
+
 def test_the_table_has_a_remedy_under_what_is_not_well():
     from rich.console import Console
 

@@ -65,6 +65,34 @@ def test_a_file_of_prompts_gives_a_line_of_json_each(tiny_run, answers, tmp_path
     assert [one["text"] for one in told] == answers("Whisper x", "Why?")
 
 
+def test_json_lines_come_from_standard_input_too(tiny_run, answers):
+    rows = '{"messages": [{"role": "user", "content": "Why?"}]}\n\n{"prompt": "Whisper x"}'
+    result = run("generate", tiny_run, "--input", "-", *SHORT, "--json", "--quiet", stdin=rows)
+    told = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [one["prompt"] for one in told] == ["Why?", "Whisper x"]
+    assert [one["text"] for one in told] == answers("Why?", "Whisper x")
+
+
+def test_what_is_wrong_in_standard_input_is_told_with_its_line(tiny_run):
+    for rows, told in (('{"prompt": "a"}\n{"question": "a"}\n', "standard input:2"), ("", "there are no rows")):
+        result = run("generate", tiny_run, "--input", "-", stdin=rows)
+        assert (result.exit_code, result.stdout) == (1, "")
+        assert told in result.stderr
+
+
+@pytest.mark.parametrize("narrow", [("--top-k", "1"), ("--min-p", "1"), ("--top-p", "1e-6")])
+def test_drawing_from_the_likeliest_token_alone_takes_it(tiny_run, answers, narrow):
+    result = run("generate", tiny_run, "--prompt", "Whisper x", *SHORT, "--temperature", "3", *narrow, "--json")
+    assert json.loads(result.stdout)["text"] == answers("Whisper x")[0]
+
+
+def test_an_answer_ends_before_the_first_text_to_stop_at(tiny_run, answers):
+    text = answers("Whisper x")[0]
+    stops = ("--stop", "not there", "--stop", text[1])
+    told = json.loads(run("generate", tiny_run, "--prompt", "Whisper x", *SHORT, *stops, "--json").stdout)
+    assert (told["text"], told["finish_reason"]) == (text[0], "stop")
+
+
 def test_an_adapter_on_its_base_answers_as_the_run_does(tiny_run, answers):
     result = run(
         *("generate", tiny_run.parent / "model", "--adapter", tiny_run / "adapter", "--prompt", "x", *SHORT, "--json")
@@ -97,6 +125,10 @@ def test_what_is_wrong_is_told_with_its_place_and_the_way_out(tiny_run, tmp_path
         ([tmp_path / "absent", "--prompt", "x"], 1, "no such file or folder"),
         (["org/name", "--prompt", "x"], 1, "is not on this machine"),
         ([tiny_run, "--prompt", "x", "--max-tokens", 0], 2, "--max-tokens"),
+        ([tiny_run, "--prompt", "x", "--top-p", 0], 2, "--top-p"),
+        ([tiny_run, "--prompt", "x", "--top-k", 5], 2, "--top-k narrows what is drawn"),
+        ([tiny_run, "--prompt", "x", "--stop", ""], 2, "at least one character"),
+        ([tiny_run, "--prompt", "x", "--temperature", "nan"], 2, "temperature is nan"),
     ):
         result = run("generate", *arguments)
         assert (result.exit_code, result.stdout) == (code, "")

@@ -37,6 +37,18 @@ def test_it_tells_memory_time_and_counts_and_leaves_nothing(tiny_run, tmp_path, 
     assert not list(tmp_path.iterdir())
 
 
+def test_another_machine_is_estimated_and_said_to_be(tiny_run):
+    recipe = tiny_run.parent / "recipe.yaml"
+    found = json.loads(run("plan", recipe, "training.epochs=1", "--machine", "m2-16gb", "--json", "--quiet").stdout)
+    assert (found["machine"], found["steps"], found["label"]) == ("m2-16gb", 3, "estimate, unverified")
+    text = run("plan", recipe, "--machine", "m2-16gb").stdout
+    assert "no Mac has shown these figures" in text
+    assert "m2-16gb" in text
+    other = run("plan", recipe, "--machine", "m2-17gb")
+    assert other.exit_code == 2
+    assert "did you mean m2-16gb?" in str(other.stderr)
+
+
 def test_a_family_that_is_read_on_full_logits_is_told_to_be_slower(tiny_run, tmp_path):
     recipe = tiny_run.parent / "recipe.yaml"
     known = run("plan", recipe, "training.max_steps=1")

@@ -6,6 +6,8 @@ from pathlib import Path
 from click.testing import CliRunner, Result
 
 from mlxtune.cli import main
+from mlxtune.device.memory import MemoryLimit
+from mlxtune.recipe.catalogue import packaged_recipes
 from mlxtune.recipe.load import load_recipe
 from mlxtune.recipe.schema import json_schema
 
@@ -76,3 +78,57 @@ def test_validate_misses_data_files_that_are_not_there(tmp_path: Path):
 
 def test_schema_prints_the_json_schema():
     assert json.loads(run("schema").stdout) == json.loads(run("schema", "--json").stdout) == json_schema()
+
+
+def test_list_tells_what_each_needs_and_with_fits_leaves_out_what_is_too_large(monkeypatch):
+    listed = {one["name"]: one for one in json.loads(run("list", "--json").stdout)["recipes"]}
+    needs = {one["file"]: one for one in listed["mistral-7b-lora"]["needs"]}
+    assert {Path(file).name for file in needs} == {"recipe.yaml", "recipe-32gb.yaml"}
+    assert all(one["fits"] is None for one in needs.values())
+    small = max(one["peak_memory_bytes"] for one in listed["sentiment"]["needs"])
+    monkeypatch.setattr("mlxtune.device.memory.memory_limit", lambda: MemoryLimit(small, "free now of this test"))
+    fitting = run("list", "--fits", "--json")
+    assert "free now of this test" in fitting.stderr
+    found = {one["name"]: one for one in json.loads(fitting.stdout)["recipes"]}
+    assert "sentiment" in found
+    assert "mistral-7b-lora" not in found
+    assert found["sentiment"]["needs"][0]["fits"] is True
+
+
+def test_a_recipe_in_stages_takes_what_its_largest_stage_takes_and_one_for_machines_what_the_smallest_has():
+    recipes = {recipe.name: recipe for recipe in packaged_recipes()}
+    staged, machines = recipes["json-reward"], recipes["mistral-7b-lora"]
+    assert staged.memory_bytes == staged.needs()["recipe-2.yaml"] > staged.needs()["recipe.yaml"]
+    assert machines.memory_bytes == machines.needs()["recipe.yaml"] < machines.needs()["recipe-32gb.yaml"]
+
+
+def test_on_a_cpu_no_recipe_fits_whose_needs_are_those_of_a_gpu(monkeypatch):
+    monkeypatch.setattr("mlxtune.device.memory.memory_limit", lambda: MemoryLimit(1 << 40, "plenty"))
+    fitting = json.loads(run("list", "--fits", "--device", "cpu", "--json").stdout)["recipes"]
+    names = {one["name"] for one in fitting}
+    assert "text-to-sql" in names
+    assert not {"mistral-7b-lora", "qwen3-4b-lora"} & names
+
+
+def test_a_copy_brings_all_files_of_a_recipe_and_the_data_of_another_that_it_reads(tmp_path: Path):
+    assert run("copy", "mistral-7b-lora", tmp_path / "mine").exit_code == 0
+    found = {str(file.relative_to(tmp_path / "mine")) for file in (tmp_path / "mine").rglob("*") if file.is_file()}
+    data = {f"data/{split}.jsonl" for split in ("train", "valid", "test")}
+    assert found == {"recipe.yaml", "recipe-32gb.yaml", "README.md", "needs.json", "recipe.schema.json", *data}
+    assert "../" not in (tmp_path / "mine/recipe-32gb.yaml").read_text()
+    assert run("validate", tmp_path / "mine/recipe-32gb.yaml").exit_code == 0
+
+
+def test_import_writes_a_recipe_and_names_what_it_left_out(tmp_path: Path):
+    (tmp_path / "lora.yaml").write_text("model: smollm2-135m-instruct\ndata: rows\nval_batches: 3\n")
+    shown = run("import", tmp_path / "lora.yaml")
+    assert shown.exit_code == 0
+    assert shown.stdout.startswith("# From lora.yaml, a configuration of mlx_lm.lora.\nschema_version: 1\n")
+    assert "val_batches: left out" in shown.stderr
+    out = tmp_path / "recipe.yaml"
+    assert run("import", tmp_path / "lora.yaml", "--out", out).exit_code == 0
+    assert load_recipe(out).recipe.method.alpha == 160
+    assert run("import", tmp_path / "lora.yaml", "--out", out).exit_code == 2
+    assert run("import", tmp_path / "lora.yaml", "--out", out, "--force").exit_code == 0
+    as_json = run("import", tmp_path / "lora.yaml", "--json")
+    assert json.loads(as_json.stdout)["notes"]["val_batches"].startswith("left out")

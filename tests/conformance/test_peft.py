@@ -78,6 +78,37 @@ def test_peft_opens_our_folder_and_gives_the_same_logits(tmp_path, torch, peft, 
     assert {name.removeprefix("base_model.model.") for name in names} == expected
 
 
+METHODS = [
+    (LoraShape(rank=4, alpha=6.0, use_rslora=True), True),
+    (LoraShape(rank=4, alpha=6.0, use_dora=True, layers=2), True),
+    (LoraShape(rank=4, alpha=6.0, use_dora=True, use_rslora=True), True),
+    (LoraShape(rank=4, alpha=6.0, rank_pattern={"v_proj": 2, r"layers\.1\..*up_proj": 6}), True),
+    (LoraShape(rank=4, alpha=6.0, alpha_pattern={"mlp.down_proj": 3.0}, use_rslora=True), True),
+    (LoraShape(rank=2, alpha=4.0, modules_to_save=("embed_tokens", "norm")), True),
+    (LoraShape(rank=2, alpha=4.0, modules_to_save=("lm_head",)), False),
+    (LoraShape(rank=2, alpha=4.0, target_modules=("q_proj", "embed_tokens")), True),
+    (LoraShape(rank=2, alpha=4.0, target_modules=("q_proj", "embed_tokens", "lm_head")), False),
+]
+
+
+@pytest.mark.parametrize(("shape", "tied"), METHODS, ids=str)
+def test_peft_opens_what_every_method_leaves_and_gives_the_same_logits(tmp_path, torch, peft, shape, tied):
+    base = tiny_model_folder(tmp_path / "base", layers=3, tied=tied)
+    network = tiny_llama(layers=3, tied=tied)
+    attach_lora(network, shape, seed=0)
+    moved = {}
+    for number, (name, array) in enumerate(adapter_parameters(network).items()):
+        noise = 0.1 * mx.random.normal(array.shape, key=mx.random.key(number))
+        moved[name] = array * (1 + noise) if name.endswith(".m") else array + noise
+    load_adapter_parameters(network, moved)
+    (tmp_path / "adapter").mkdir()
+    save_adapter(network, tmp_path / "adapter", base_model=str(base))
+    model = theirs(base)
+    before = logits_of(torch, model)
+    adapted = peft.PeftModel.from_pretrained(model, str(tmp_path / "adapter")).eval()
+    assert_same(network(mx.array(TOKENS)), logits_of(torch, adapted), before)
+
+
 QUERIES = {"r": 2, "lora_alpha": 4, "target_modules": ["q_proj"]}
 
 

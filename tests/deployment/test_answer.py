@@ -53,7 +53,7 @@ def answer_of(model, prompt, **settings):
 
 def test_a_run_answers_as_base_and_adapter_do_after_the_system_message_of_training(tiny_run, base):
     model = open_answerer(tiny_run, device="cpu")
-    assert (model.raw, model.system) == (False, "Secretly.")
+    assert (model.asking.raw, model.asking.system) == (False, "Secretly.")
     answer = answer_of(model, "Whisper x")
     text = chatml(("system", "Secretly."), ("user", "Whisper x"))
     assert answer.text == greedy(base, tiny_run / "adapter", text, 6)
@@ -67,7 +67,7 @@ def test_run_fused_folder_and_base_with_the_adapter_answer_alike(tiny_run, base,
         open_answerer(fused, device="cpu"),
         open_answerer(base, adapter=tiny_run / "adapter", device="cpu"),
     ]
-    assert {model.system for model in models} == {"Secretly."}
+    assert {model.asking.system for model in models} == {"Secretly."}
     assert len({answer_of(model, "Whisper x") for model in models}) == 1
 
 
@@ -80,7 +80,7 @@ def test_a_system_message_of_the_prompts_own_goes_first(tiny_run, base):
 
 def test_a_base_model_is_asked_through_its_template_alone(base):
     model = open_answerer(base, device="cpu")
-    assert (model.raw, model.system) == (False, None)
+    assert (model.asking.raw, model.asking.system) == (False, None)
     text = chatml(("system", "You are small."), ("user", "Whisper x"))  # what its template puts there by itself
     assert "You are small." in CHATML
     assert answer_of(model, "Whisper x").text == greedy(base, None, text, 6)
@@ -88,7 +88,7 @@ def test_a_base_model_is_asked_through_its_template_alone(base):
 
 def test_a_model_without_a_chat_template_gets_plain_text(plain):
     model = open_answerer(plain, device="cpu")
-    assert model.raw
+    assert model.asking.raw
     answer = answer_of(model, "Whisper x")
     assert answer.text == greedy(plain, None, "Whisper x", 6)
     assert answer.prompt_tokens == len("Whisper x")
@@ -102,7 +102,7 @@ def test_raw_asks_any_model_in_plain_text(tiny_run, base):
 def test_a_folder_that_was_tuned_on_text_is_asked_in_text(plain, tmp_path):
     folder = tiny_model_folder(tmp_path / "model", hidden=32, heads=2, kv_heads=1)
     (folder / FILE).write_text(Prompting(raw=True).to_json())
-    assert open_answerer(folder, device="cpu").raw
+    assert open_answerer(folder, device="cpu").asking.raw
 
 
 def test_a_model_that_was_trained_with_thoughts_is_asked_for_them(tmp_path):
@@ -133,6 +133,15 @@ def test_drawn_answers_are_the_seeds(tiny_run):
     model = open_answerer(tiny_run, device="cpu")
     drawn = [answer_of(model, "Whisper x", temperature=2.0, seed=seed).text for seed in (1, 1, 2)]
     assert drawn[0] == drawn[1] != drawn[2]
+
+
+def test_a_single_text_to_stop_at_is_a_list_of_one(tiny_run):
+    model = open_answerer(tiny_run, device="cpu")
+    text = answer_of(model, "Whisper x").text
+    assert answer_of(model, "Whisper x", stop=text[:2]).text == ""
+    turned = text[1] + text[0]  # stands nowhere, though its letters do
+    assert turned not in text
+    assert answer_of(model, "Whisper x", stop=turned).text == text
 
 
 @pytest.mark.parametrize("text", ["", "  \n"])

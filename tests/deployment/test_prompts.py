@@ -1,11 +1,12 @@
 """Prompts from texts and files: what is none is told with its place."""
 
+import io
 import json
 
 import pytest
 
 from mlxtune.data.example import Message, ToolCall
-from mlxtune.deployment.prompts import as_prompt, read_prompts
+from mlxtune.deployment.prompts import as_prompt, read_prompt_rows, read_prompts
 from mlxtune.errors import DataError
 
 QUESTION = {"role": "user", "content": "Why?"}
@@ -41,6 +42,16 @@ def test_a_row_may_have_tools_and_what_they_gave_back(tmp_path):
     assert prompt.tools == (tool,)
     assert prompt.messages[1].tool_calls == (ToolCall("sky", {"city": "Rome"}, "call_1"),)
     assert prompt.messages[2] == Message("tool", "clear", tool_call_id="call_1")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_rows_come_through_a_pipe_as_from_a_file(encoding):
+    rows = '{"prompt": "Grüße"}\n\n{"messages": [{"role": "user", "content": "Why?"}]}'
+    found = read_prompt_rows(io.BytesIO(rows.encode(encoding)))
+    assert [(prompt.text, prompt.where) for prompt in found] == [
+        ("Grüße", "standard input:1"),
+        ("Why?", "standard input:3"),
+    ]
 
 
 def test_any_other_file_has_a_prompt_a_line(tmp_path):

@@ -17,15 +17,19 @@ from mlxtune.device.doctor import (
     is_well,
     judge_blas,
     judge_cache,
+    judge_compiler,
+    judge_hub,
     judge_memory,
     judge_network,
     judge_open_files,
+    judge_power,
     judge_precision,
     judge_rates,
     judge_system,
     judge_version,
 )
 from mlxtune.device.memory import Memory
+from mlxtune.device.power import PowerReadings
 from mlxtune.device.precision import GPU_BFLOAT16
 from mlxtune.device.rates import MatmulRates, matmul_rate
 from mlxtune.errors import DeviceError
@@ -44,7 +48,7 @@ def test_every_fact_is_told_and_whatever_is_not_well_has_a_remedy(findings):
     gpu = ["matmul on the GPU"] if mx.is_available(mx.gpu) else []
     assert list(findings) == [
         *("python", "mlxtune", "mlx", "mlx-lm", "numpy", "transformers", "system", "device", "precision", "memory"),
-        *("BLAS", "matmul on the CPU", *gpu, "open files", "cache", "network"),
+        *("BLAS", "matmul on the CPU", *gpu, "open files", "compiler", "power", "cache", "network"),
     ]
     assert all(finding.value for finding in findings.values())
     assert all(finding.status == "ok" or finding.remedy for finding in findings.values())
@@ -107,6 +111,36 @@ def test_a_version_is_judged_by_the_packages_own_requirements(name, version, sta
 )
 def test_a_system_is_well_if_mlx_has_a_wheel_for_it(facts, status):
     assert judge_system(*facts).status == status
+
+
+def test_a_python_that_cannot_see_the_mac_it_runs_on_is_told_apart():
+    rosetta = judge_system("darwin", "x86_64", ("", ""), "15.1", translated=True)
+    assert (rosetta.status, "Rosetta" in rosetta.reason, "arm64" in rosetta.remedy) == ("bad", True, True)
+    old = judge_system("darwin", "arm64", ("", ""), "10.16")
+    assert (old.status, "built for an older macOS" in old.reason) == ("bad", True)
+
+
+@pytest.mark.parametrize(
+    ("readings", "status"),
+    [
+        ({}, "ok"),
+        ({"on_battery": False, "battery_percent": 80, "thermal": "moderate"}, "ok"),
+        ({"on_battery": True}, "warn"),
+        ({"thermal": "heavy"}, "warn"),
+        ({"memory_pressure": "critical"}, "warn"),
+    ],
+)
+def test_what_training_would_wait_for_is_a_warning(readings, status):
+    assert judge_power(PowerReadings(**readings)).status == status
+
+
+def test_a_compiler_is_named_and_never_missed():
+    assert [judge_compiler(path).status for path in (None, "/usr/bin/c++")] == ["ok", "ok"]
+
+
+def test_a_hub_that_does_not_answer_is_bad():
+    assert judge_hub(None, address="https://hub").status == "ok"
+    assert judge_hub("nothing answers", address="https://hub").status == "bad"
 
 
 def test_a_blas_is_well_if_it_is_fast_and_the_one_that_answers():

@@ -2,9 +2,9 @@
 
 The points are all that changes the run folder (files opened to be written, flushed, renamed, removed), seen from
 outside: Python's audit events tell of them before they happen, so that a kill at a point leaves what stands on the disk
-between the one before and this one. Flushes raise no such event; they, the half-written line, batches and the beginning
-of the training are seen by a function put in the place of the program's own. A point's name holds how many lines
-metrics.jsonl has, so that a resumed run comes to the same points.
+between the one before and this one. Flushes raise no such event; they, the half-written line, batches, each look during
+a pause and the beginning of the training are seen by a function put in the place of the program's own. A point's name
+holds how many lines metrics.jsonl has, so that a resumed run comes to the same points.
 """
 
 import hashlib
@@ -16,11 +16,15 @@ import sys
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 RANDOM = re.compile(r"\.[0-9a-f]{8}(?=$|\.old$)")
+WISHES: dict[str, Any] = {"PAUSE": "pause", "GO_ON": None, "STOP": "stop"}
+PLUGS = {"UNPLUG": True, "PLUG_IN": False}
+"""Whether the machine runs on its battery from then on."""
 F_GETPATH = 50  # macOS's
 
 
@@ -30,12 +34,14 @@ class Points:
 
     run_dir: Path
     signals: dict[str, str]
-    """By the point's name: the name of the signal that is sent there."""
+    """By the point's name: the name of the signal that is sent there, of a wish (`WISHES`), or of what becomes of the
+    plug (`PLUGS`)."""
     trace: Path | None
     """Where all points go, a line each: a digest of what is on the disk, and the name."""
     has_begun: bool = False
     """Whether the first step is next, or was made."""
     is_looking: bool = False
+    on_battery: bool = False
     met: Counter[str] = field(default_factory=Counter)
 
     def reach(self, what: str, first: Callable[[], object] = lambda: None) -> None:
@@ -53,10 +59,21 @@ class Points:
                     file.write(f"{self.digest()} {name}\n")
             if name in self.signals:
                 first()
+                self.wish(self.signals[name])
         finally:
             self.is_looking = False
-        if name in self.signals:
+        asked = self.signals.get(name, "GO_ON")
+        self.on_battery = PLUGS.get(asked, self.on_battery)
+        if asked not in WISHES | PLUGS:
             os.kill(os.getpid(), signal.Signals[self.signals[name]])
+
+    def wish(self, name: str) -> None:
+        """Ask through the folder for what another process would ask for there."""
+        if name in WISHES:
+            from mlxtune.runs.control import ask
+            from mlxtune.runs.folder import RunFolder
+
+            ask(RunFolder(self.run_dir), WISHES[name])
 
     def digest(self) -> str:
         """Of the run folder, and of what is to become it: the names and contents of all files."""
@@ -117,7 +134,12 @@ def watch(points: Points, *, compiled: bool) -> None:
     import mlx.core as mx
 
     import mlxtune.files
+    from mlxtune.device.power import PowerReadings
     from mlxtune.iteration import opening, run
+    from mlxtune.training import throttle
+
+    def read() -> PowerReadings:
+        return PowerReadings(on_battery=points.on_battery)
 
     flush, train, open_device = mlxtune.files.flush, run.train, opening.open_device
 
@@ -135,8 +157,9 @@ def watch(points: Points, *, compiled: bool) -> None:
             points.reach("batch")
             return training.make_batch(rows)
 
+        pause = replace(training.pause, wait=lambda: points.reach("wait"))
         points.has_begun = True
-        return train(state, replace(training, record=record, make_batch=make_batch))
+        return train(state, replace(training, record=record, make_batch=make_batch, pause=pause))
 
     def write_half(text: str) -> None:
         with (points.run_dir / "metrics.jsonl").open("a") as file:
@@ -147,6 +170,8 @@ def watch(points: Points, *, compiled: bool) -> None:
         mx.enable_compile()
         return replace(device, compiles=True)
 
+    throttle.LOOK_EVERY_S = throttle.LOOK_SHARE = 0.0
+    run.Throttle = partial(throttle.Throttle, read=read)
     mlxtune.files.flush = flush_at_point
     run.train = train_past_points
     if compiled:

@@ -20,11 +20,12 @@ SETTINGS = (
     "training.epochs=3",
     "method.dropout=0.3",
     "evaluation.every_steps=2",
+    "evaluation.samples=1",
     "checkpoint.every_steps=3",
 )
 """Of a run of six steps, with validations after 2, 4 and 6 and checkpoints after 2, 3, 4 and 6."""
 
-TIMES = ("seconds", "valid_seconds", "tokens_per_s", "peak_memory_bytes")
+TIMES = ("seconds", "valid_seconds", "samples_seconds", "tokens_per_s", "peak_memory_bytes")
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,8 @@ def child(recipe: Path, run_dir: Path, *, trace: bool = False, compiled: bool = 
     Args:
         trace: whether to note the points that it comes to.
         compiled: whether steps are compiled.
-        signals: the names of the points at which the process sends itself a signal, by the signal's name.
+        signals: the names of the points at which the process sends itself a signal, by the signal's name, or wishes
+            something of itself through the run folder: PAUSE, GO_ON, STOP.
     """
     arguments = ["train", str(recipe), *SETTINGS, "--run-dir", str(run_dir)]
     if run_dir.exists():
@@ -65,9 +67,9 @@ def child(recipe: Path, run_dir: Path, *, trace: bool = False, compiled: bool = 
     return Ended(done.returncode, done.stdout, done.stderr, points)  # pyright: ignore[reportArgumentType]
 
 
-def kill(recipe: Path, run_dir: Path, point: str, *, compiled: bool = False) -> None:
-    """Let a child process train until it comes to ``point``, and be killed there."""
-    ended = child(recipe, run_dir, compiled=compiled, SIGKILL=point)
+def kill(recipe: Path, run_dir: Path, point: str, *, compiled: bool = False, **signals: str) -> None:
+    """Let a child process train until it comes to ``point``, and be killed there; ``signals`` as of `child`."""
+    ended = child(recipe, run_dir, compiled=compiled, SIGKILL=point, **signals)
     assert ended.code == -signal.SIGKILL, f"it never came to {point}:\n{ended.stderr}"
 
 
@@ -87,7 +89,7 @@ def contents(run_dir: Path) -> dict[str, Any]:
         name = str(path.relative_to(run_dir))
         if path.is_file() and not name.startswith("logs/") and path.name != "window.safetensors":
             found[name] = None
-    for name in ("row_scores.json.gz", "samples.jsonl", "checkpoints/latest.json"):
+    for name in ("row_scores.json.gz", "samples.jsonl", "valid_samples.jsonl", "checkpoints/latest.json"):
         found[name] = (run_dir / name).read_bytes()
     scores = json.loads((run_dir / "scores.json").read_text())
     found["scores.json"] = scores | {"cost": {name: without_times(cost) for name, cost in scores["cost"].items()}}
@@ -112,6 +114,8 @@ def assert_whole(run_dir: Path) -> None:
     for name in ("checkpoints/latest.json", "scores.json"):
         if (run_dir / name).exists():
             json.loads((run_dir / name).read_text())
+    if (run_dir / "valid_samples.jsonl").exists():
+        assert json.loads((run_dir / "valid_samples.jsonl").read_text()).keys() >= {"step", "tuned"}
     found = checkpoints(run_dir / "checkpoints")
     assert newest_checkpoint(run_dir / "checkpoints") == (found[-1] if found else None)
     if (run_dir / "adapter").exists():

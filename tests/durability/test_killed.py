@@ -14,6 +14,8 @@ from durability.runs import assert_whole, child, contents, finish, kill
 POINTS = [
     "opening: rename (new) to (run)",
     "1 lines: half a line",
+    "2 lines: rename .valid_samples.jsonl.part to valid_samples.jsonl",
+    "5 lines: write .valid_samples.jsonl.part",
     "3 lines: rename checkpoints/.step_000002.part to checkpoints/step_000002",
     "9 lines: write checkpoints/.latest.json.part",
     "6 lines: remove checkpoints/step_000002/trainer_state.json",

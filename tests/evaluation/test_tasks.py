@@ -77,6 +77,19 @@ def test_a_metric_has_one_value_a_row_that_has_it(network, tokenizer):
     assert all(set(measured.sums[:, 0]) <= {0.0, 1.0} for measured in result.metrics.values())
 
 
+def test_a_field_that_few_of_many_rows_have_is_no_figure_of_its_own(network, tokenizer):
+    def metrics(rows):
+        answers = [json.dumps({"kind": i} | ({"lamp": i} if i < 2 else {})) for i in range(rows)]
+        examples = [chat("What?", answer, number) for number, answer in enumerate(answers, 1)]
+        task = Task("task", "json_fields", max_tokens=4, answer_after=MARK)
+        result = run_task(network, tokenizer, examples, task)
+        assert "field:lamp" in result.samples[0]["scores"]
+        return {name: len(metric.rows) for name, metric in result.metrics.items()}
+
+    assert metrics(5)["field:lamp"] == 2
+    assert metrics(6) == dict.fromkeys(("valid_json", "field:kind", "fields", "all_fields"), 6)
+
+
 def test_fields_and_limits_of_the_task_are_the_scorers_and_the_generations(network, tokenizer):
     task = Task("task", "json_fields", max_tokens=2, answer_after=MARK, settings={"fields": ("a",)})
     result = run_task(network, tokenizer, [chat("Why?", json.dumps({"a": 1, "b": 2}))], task)

@@ -4,16 +4,20 @@ import mlx.core as mx
 import numpy as np
 import pytest
 from families import FAMILIES, tiny_network
-from mlx_lm.models.cache import make_prompt_cache
+from mlx_lm.models.cache import KVCache, make_prompt_cache
 from tiny import tiny_llama, tiny_tokenizer
 
 from mlxtune.device.precision import GPU_BFLOAT16, apply_precision
-from mlxtune.inference.generate import can_batch, generate
+from mlxtune.inference.engine import can_batch
+from mlxtune.inference.generate import generate
 from mlxtune.inference.likelihood import make_reader, target_logits
+from mlxtune.inference.model_functions import ModelFunctions
 from mlxtune.inference.shared_prefix import needs_caches
 
 FAST = ("llama", "mistral", "gemma2", "gemma3n", "qwen3_5", "lfm2", "mamba")
 ONE_BY_ONE = ("gemma2", "mamba", "jamba", "nemotron_h", "rwkv7")
+NO_PREFIX = ("gemma2", "mistral3", "deepseek_v3")
+"""Of those whose layers keep all keys."""
 TOKENS = 8
 
 each_family = pytest.mark.parametrize(
@@ -51,6 +55,14 @@ def test_prompts_of_many_lengths_get_what_each_gets_alone(family, tokenizer):
 @each_family
 def test_families_that_do_not_batch_are_found_out(family):
     assert can_batch(tiny_network(family)) is (family not in ONE_BY_ONE)
+
+
+@each_family
+def test_families_that_keep_all_keys_share_those_of_a_beginning(family):
+    network = tiny_network(family)
+    keeps_all = all(type(layer) is KVCache for layer in make_prompt_cache(network))
+    with ModelFunctions(network).in_place():
+        assert can_batch(network, prefix=[1, 2, 3]) is (keeps_all and family not in NO_PREFIX)
 
 
 @pytest.mark.parametrize("kv_heads", [1, 2, 4])

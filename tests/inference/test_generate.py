@@ -97,7 +97,7 @@ def test_an_answer_may_be_empty(network):
 
 @pytest.mark.parametrize(("lengths", "batch_size"), [((5, 9, 3), 1), ((5,), 16)])
 def test_whether_prompts_fit_together_is_tried_only_where_they_would_be(network, monkeypatch, lengths, batch_size):
-    monkeypatch.setattr(f"{generate.__module__}.can_batch", None)
+    monkeypatch.setattr("mlxtune.inference.engine.can_batch", None)
     prompts = random_prompts(*lengths)
     found = generate(network, NEVER, prompts, max_tokens=2, batch_size=batch_size)
     assert [one.token_ids for one in found] == [likeliest(network, prompt, 2) for prompt in prompts]

@@ -6,7 +6,6 @@ from mlx.utils import tree_flatten
 from reference.cross_entropy import cross_entropy, cross_entropy_gradient
 from tiny import VOCABULARY_SIZE, tiny_llama
 
-from mlxtune.errors import TrainingError
 from mlxtune.inference import likelihood
 from mlxtune.inference.likelihood import make_reader, target_loss_sum, target_losses, target_states
 
@@ -82,12 +81,30 @@ def test_a_family_without_an_anatomy_is_read_through_its_full_logits(network, ta
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 
-def test_a_trainable_head_is_refused_because_its_gradient_would_be_lost(network, targets):
-    states, ids, weight = (mx.array(array) for array in targets)
+@pytest.mark.parametrize("chunk_rows", [7, T])
+def test_a_head_that_trains_gets_its_gradient_by_the_formula_and_keeps_its_weight(
+    network, targets, monkeypatch, chunk_rows
+):
+    states, ids, weight = targets
+    monkeypatch.setattr(likelihood, "CHUNK_BYTES", 4 * VOCABULARY_SIZE * chunk_rows)
     reader = make_reader(network)
-    reader.anatomy.head.unfreeze()
-    with pytest.raises(TrainingError, match="head is trainable"):
-        target_loss_sum(reader, states, ids, weight)
+    head = reader.anatomy.head
+    head.unfreeze()
+    before = np.array(head.weight)
+
+    def loss_of(parameters, states):
+        head.update(parameters)
+        return target_loss_sum(reader, states, mx.array(ids), mx.array(weight))
+
+    parameters = head.trainable_parameters()
+    loss, (found, of_states) = mx.value_and_grad(loss_of, argnums=(0, 1))(parameters, mx.array(states))
+    head.update(parameters)
+    logits = states @ before.astype(np.float64).T
+    expected = cross_entropy_gradient(logits, ids, weight)
+    assert loss.item() == pytest.approx((weight * cross_entropy(logits, ids)).sum(), rel=1e-5)
+    np.testing.assert_allclose(np.array(found["weight"]), expected.T @ states, atol=2e-5)
+    np.testing.assert_allclose(np.array(of_states), expected @ before, atol=2e-5)
+    assert np.array_equal(np.array(head.weight), before)
 
 
 def test_the_gpus_precision_keeps_states_in_bfloat16_and_the_loss_in_float32(targets):

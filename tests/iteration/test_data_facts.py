@@ -113,6 +113,12 @@ def test_what_is_too_much_to_look_for_is_said(facts_of, monkeypatch):
     ]
 
 
+def test_a_row_that_all_splits_have_is_counted_once_among_those_of_two(facts_of):
+    rows = [chat(f"What is the name of the colour with the number {i}, and why?", "yes") for i in range(8)]
+    found = facts_of(train=rows, valid=rows, test=rows)
+    assert found["overlap"] == found["overlap"] | {"rows": 8, "same": 8, "asks_same": 0, "near": 0}
+
+
 def test_the_facts_are_json(facts_of):
     found = facts_of(train=[chat(f"{i}", "yes") for i in range(3)], valid=[chat("a", "b")], test=[chat("a", "b")])
     assert json.loads(json.dumps(found, allow_nan=False))["overlap"]["same"] == 1

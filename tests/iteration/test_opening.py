@@ -156,10 +156,10 @@ def test_the_base_of_a_run_is_found_while_it_is_what_it_was(own_run):
 
 def test_the_method_in_the_adapters_terms(recipe):
     overrides = ["method.layers={top: 1}", "method.target_modules=[q_proj, v_proj]", "method.alpha=4"]
-    assert lora_shape(load_recipe(recipe, overrides).recipe) == LoraShape(
+    assert lora_shape(load_recipe(recipe, overrides).recipe.method) == LoraShape(
         rank=2, alpha=4.0, dropout=0.1, target_modules=("q_proj", "v_proj"), layers=1
     )
-    assert lora_shape(load_recipe(recipe).recipe) == LoraShape(rank=2, alpha=16.0, dropout=0.1)
+    assert lora_shape(load_recipe(recipe).recipe.method) == LoraShape(rank=2, alpha=16.0, dropout=0.1)
 
 
 def test_the_plan_has_the_recipes_numbers(recipe):

@@ -76,7 +76,7 @@ def test_it_lies_with_the_adapter_and_asks_for_its_answers(folder, run):
         answerer = open_answerer(source, adapter=adapter, device="cpu")
         (answer,) = generate(answerer, "Whisper it", max_tokens=2)
         assert answer.prompt_tokens == len(tokenizer.encode(ASKED, add_special_tokens=False))
-    assert not answerer.raw
+    assert not answerer.asking.raw
 
 
 def test_it_goes_into_the_fused_folder_where_mlx_lm_applies_it_and_stops_at_its_end(run, tmp_path):

@@ -42,4 +42,4 @@ def test_no_dataset_is_made_of_preferences_but_to_look_at_them(rows, tmp_path):
     settings = {"path": rows, "train_on": "completions", "max_seq_length": 99, "overflow": "error"}
     with pytest.raises(DataError, match="the rows are preferences"):
         render_examples(stream_of(source), tokenizer, **settings)
-    assert render_examples(stream_of(source), tokenizer, pairs=True, **settings).report.kind == "preference"
+    assert render_examples(stream_of(source), tokenizer, pairs="better", **settings).report.kind == "preference"

@@ -6,11 +6,11 @@ import json
 import os
 import stat
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from mlx.utils import tree_flatten
+from run_steps import adapter_bytes, stopping_after, train, without_timings
 from safetensors.numpy import load_file
 from tiny import tiny_recipe, tiny_row
 
@@ -24,37 +24,11 @@ from mlxtune.errors import (
     RunError,
     UsageError,
 )
-from mlxtune.iteration.run import resume_run, run_recipe
+from mlxtune.iteration.run import resume_run
 from mlxtune.iteration.watch import Watch
 from mlxtune.recipe.load import load_recipe
 from mlxtune.runs.folder import lock, open_run
 from mlxtune.runs.metrics import read_metrics
-
-
-def train(recipe, run_dir, *overrides, watch=None, score=False):
-    return run_recipe(recipe, overrides, device="cpu", run_dir=run_dir, score=score, watch=watch or Watch())
-
-
-def stopping_after(step):
-    """A watch that asks to stop when so many steps are made, and what it was given to see."""
-    seen = SimpleNamespace(lines=[], trained=False)
-
-    def trained():
-        seen.trained = True
-
-    steps = lambda: sum("loss" in line for line in seen.lines)  # noqa: E731 - one line
-    return Watch(measured=seen.lines.append, trained=trained, should_stop=lambda: steps() == step), seen
-
-
-def adapter_bytes(run_dir):
-    return {path.name: path.read_bytes() for path in sorted((run_dir / "adapter").glob("*.safetensors"))}
-
-
-def without_timings(run_dir):
-    return [
-        {name: value for name, value in line.items() if not ("second" in name or "_per_s" in name or "memory" in name)}
-        for line in read_metrics(run_dir / "metrics.jsonl")
-    ]
 
 
 def contents(folder):

@@ -15,6 +15,7 @@ from mlxtune.data.source import find_source, read_examples
 from mlxtune.errors import DataError, RunError, UsageError
 from mlxtune.files import sha256_of
 from mlxtune.iteration.score import evaluate
+from mlxtune.iteration.scoring import one_model
 from mlxtune.runs.folder import lock, open_run
 
 
@@ -96,6 +97,14 @@ def test_scores_of_a_base_are_taken_from_the_cache_unless_forced(own_run):
     assert ("score base" in told, "score tuned" in told) == (False, True)
     told.clear()
     assert without_clock(evaluate(own_run, device="cpu", force=True, progress=spied(told))) == without_clock(before)
+    assert {"score base", "score tuned"} <= told
+
+
+def test_scores_that_other_code_gave_are_made_anew(own_run, monkeypatch):
+    evaluate(own_run, device="cpu")
+    monkeypatch.setattr(one_model, "scoring_sha256", lambda: "of the commit before")
+    told = set()
+    evaluate(own_run, device="cpu", progress=spied(told))
     assert {"score base", "score tuned"} <= told
 
 

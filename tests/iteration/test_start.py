@@ -74,9 +74,13 @@ def test_what_the_recipe_leaves_out_is_the_adapter_s_and_the_resolved_recipe_say
         "type": "lora",
         "rank": 3,
         "alpha": 6.5,
+        "use_rslora": False,
         "dropout": 0.25,
         "target_modules": ["q_proj"],
         "layers": {"top": 1},
+        "rank_pattern": {},
+        "alpha_pattern": {},
+        "modules_to_save": [],
     }
     assert resolved["model"]["adapter"] == str(first)
     config = json.loads((second / "adapter" / CONFIG_FILE).read_text())
@@ -179,20 +183,39 @@ def test_peft_s_adapters_are_gone_on_with_and_keep_their_base_s_name(plain):
     train(plain, plain.parent / "run", f"model.adapter={start}", "training.max_steps=1")
     config = json.loads((plain.parent / "run" / "adapter" / CONFIG_FILE).read_text())
     assert config["base_model_name_or_path"] == "org/name"
-    assert config["lora_alpha"] / config["r"] == pytest.approx(4 / 2**0.5)
+    assert (config["use_rslora"], config["lora_alpha"], config["r"]) == (True, 4, 2)
 
 
 @pytest.mark.parametrize(
-    ("settings", "told"),
+    ("settings", "method"),
     [
-        ({"use_dora": True}, "the adapter has DoRA; training cannot go on"),
-        ({"rank_pattern": {"layers.1.self_attn.q_proj": 3}}, "ranks that differ by layer, alphas that differ by layer"),
-        ({"alpha_pattern": {"layers.1.self_attn.q_proj": 3}}, "the adapter has alphas that differ by layer"),
+        ({"use_dora": True}, {"type": "dora"}),
+        (
+            {"rank_pattern": {"layers.1.self_attn.q_proj": 3}},
+            {"rank_pattern": {r"model\.layers\.1\.self_attn\.q_proj": 3}},
+        ),
+        (
+            {"alpha_pattern": {"layers.1.self_attn.q_proj": 3}},
+            {"alpha_pattern": {r"model\.layers\.1\.self_attn\.q_proj": 3.0}},
+        ),
     ],
 )
-def test_an_adapter_that_a_recipe_cannot_say_is_refused(plain, settings, told):
+def test_what_peft_s_adapter_says_of_its_method_is_what_the_recipe_says_then(plain, settings, method):
     start = peft_start(plain.parent / "theirs", **settings)
-    with pytest.raises(AdapterError, match=told) as caught:
+    train(plain, plain.parent / "run", f"model.adapter={start}", "training.max_steps=1")
+    resolved = json.loads((plain.parent / "run" / "recipe.resolved.json").read_text())["method"]
+    assert {key: resolved[key] for key in method} == method
+    assert (resolved["rank"], resolved["alpha"]) == (2, 4.0)
+
+
+def test_an_adapter_that_a_recipe_cannot_say_is_refused(plain):
+    """Whole modules and no update beside them, which is what method.type full would be."""
+    start = plain.parent / "theirs"
+    start.mkdir()
+    save_file({"base_model.model.model.norm.weight": np.ones(32, np.float32)}, start / "adapter_model.safetensors")
+    config = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "target_modules": [], "modules_to_save": ["norm"]}
+    (start / CONFIG_FILE).write_text(json.dumps(config))
+    with pytest.raises(AdapterError, match="the adapter has whole modules alone; training cannot go on") as caught:
         train(plain, plain.parent / "run", f"model.adapter={start}")
     assert caught.value.where == str(start)
 

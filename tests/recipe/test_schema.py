@@ -6,6 +6,8 @@ import pytest
 from pydantic import ValidationError
 
 from mlxtune.recipe.keys import all_keys, dotted, path_keys
+from mlxtune.recipe.method import method_in_words
+from mlxtune.recipe.objective import DpoSettings, GrpoSettings, KtoSettings, OrpoSettings, RewardSettings
 from mlxtune.recipe.row_shape import ColumnSettings, RoleSettings, TemplateSettings
 from mlxtune.recipe.schema import Recipe, json_schema
 from mlxtune.recipe.tasks import Task
@@ -22,9 +24,13 @@ ALL_DEFAULTS = {
         "type": "lora",
         "rank": 8,
         "alpha": 16.0,
+        "use_rslora": False,
         "dropout": 0.0,
         "target_modules": "all-linear",
         "layers": "all",
+        "rank_pattern": {},
+        "alpha_pattern": {},
+        "modules_to_save": [],
     },
     "objective": {"type": "sft"},
     "data": {
@@ -55,9 +61,11 @@ ALL_DEFAULTS = {
         "max_grad_norm": 1.0,
         "cache_frozen_prefix": "auto",
         "grad_checkpoint": "auto",
+        "throttle": {"battery": "pause", "thermal": "slow", "memory_pressure": "pause", "max_gpu_share": 1.0},
     },
     "evaluation": {
         "every_steps": 50,
+        "samples": 2,
         "early_stopping_patience": None,
         "tasks": [],
         "forgetting": True,
@@ -107,24 +115,6 @@ def test_a_run_has_to_end():
 @pytest.mark.parametrize(
     ("section", "value", "key"),
     [
-        ("method", {"type": "dora"}, "method"),
-        ("method", {"type": "full"}, "method"),
-        ("objective", {"type": "dpo", "beta": 0.1}, "objective"),
-        ("objective", {"type": "orpo"}, "objective"),
-        ("objective", {"type": "kto"}, "objective"),
-        ("objective", {"type": "grpo"}, "objective"),
-    ],
-)
-def test_a_value_whose_work_comes_later_is_refused_as_such(section: str, value, key: str):
-    with pytest.raises(ValidationError) as caught:
-        recipe(**{section: value})
-    (detail,) = caught.value.errors()
-    assert (dotted(detail["loc"]), detail["type"]) == (key, "not_yet")
-
-
-@pytest.mark.parametrize(
-    ("section", "value", "key"),
-    [
         ("name", "a/b", "name"),
         ("name", ".hidden", "name"),
         ("seed", -1, "seed"),
@@ -132,14 +122,19 @@ def test_a_value_whose_work_comes_later_is_refused_as_such(section: str, value, 
         ("schema_version", 2, "schema_version"),
         ("model", {"source": ""}, "model.source"),
         ("model", {"source": "x", "quantize": {"bits": 7}}, "model.quantize.bits"),
-        ("method", {"rank": 0}, "method.rank"),
-        ("method", {"rank": True}, "method.rank"),
-        ("method", {"dropout": 1}, "method.dropout"),
-        ("method", {"alpha": 0}, "method.alpha"),
-        ("method", {"layers": {"top": 0}}, "method.layers"),
-        ("method", {"layers": 4}, "method.layers"),
-        ("method", {"target_modules": []}, "method.target_modules"),
-        ("method", {"target_modules": "q_proj"}, "method.target_modules"),
+        ("method", {"rank": 0}, "method.lora.rank"),
+        ("method", {"rank": True}, "method.lora.rank"),
+        ("method", {"dropout": 1}, "method.lora.dropout"),
+        ("method", {"alpha": 0}, "method.lora.alpha"),
+        ("method", {"layers": {"top": 0}}, "method.lora.layers"),
+        ("method", {"layers": 4}, "method.lora.layers"),
+        ("method", {"target_modules": []}, "method.lora.target_modules"),
+        ("method", {"target_modules": "q_proj"}, "method.lora.target_modules"),
+        ("method", {"type": "dora", "rank_pattern": {"q_proj": 0}}, "method.dora.rank_pattern.q_proj"),
+        ("method", {"modules_to_save": "lm_head"}, "method.lora.modules_to_save"),
+        ("method", {"type": "full", "rank": 8}, "method.full.rank"),
+        ("method", {"type": "full", "layers": {"top": 0}}, "method.full.layers"),
+        ("method", {"train_embeddings": True}, "method.lora.train_embeddings"),
         ("data", {"train": "t", "max_seq_length": 1}, "data.max_seq_length"),
         ("data", {"train": "t", "format": "pairs"}, "data.format"),
         ("training", {"epochs": 0}, "training.epochs"),
@@ -197,7 +192,11 @@ def test_the_tree_of_keys_is_the_recipe_with_all_defaults_filled_in():
 
     from_schema = {dotted(key) for key in all_keys()}
     inside_lists_and_unions = {
+        *(f"objective.{name}" for kind in (DpoSettings, OrpoSettings, KtoSettings, GrpoSettings)
+          for name in kind.model_fields),
+        *(f"objective.rewards.{name}" for name in RewardSettings.model_fields),
         "model.quantize.bits", "model.quantize.group_size", "method.layers.top", "training.grad_checkpoint.every",
+        "method.train_embeddings",
         *(f"evaluation.tasks.{name}" for section in get_args(get_args(Task)[0]) for name in section.model_fields),
         *(f"data.{split}.{name}" for split in ("train", "valid", "test") for name in ("path", "weight")),
         *(f"data.columns.{name}" for name in ColumnSettings.model_fields),
@@ -218,3 +217,24 @@ def test_a_batch_has_so_many_rows_or_so_many_tokens():
     for sizes in ({"batch_size": 4, "batch_tokens": 2048}, {"batch_size": None}):
         with pytest.raises(ValidationError, match="batch_tokens in its place"):
             recipe(training=sizes)
+
+
+@pytest.mark.parametrize(
+    ("method", "words"),
+    [
+        ({"rank": 4}, "LoRA rank 4"),
+        ({"rank": 4, "rank_pattern": {"v_proj": 16, "k_proj": 2}}, "LoRA rank 2 to 16 by layer"),
+        ({"rank": 4, "rank_pattern": {"v_proj": 4}}, "LoRA rank 4"),
+        ({"rank": 8, "use_rslora": True}, "rsLoRA rank 8"),
+        ({"type": "dora", "rank": 8, "use_rslora": True}, "rank-stabilized DoRA rank 8"),
+        ({"rank": 2, "modules_to_save": ["norm", "lm_head"]}, "LoRA rank 2, norm and lm_head in full"),
+        ({"type": "full"}, "all blocks in full"),
+        ({"type": "full", "layers": {"top": 1}}, "the top block in full"),
+        (
+            {"type": "full", "layers": {"top": 3}, "train_embeddings": True},
+            "the top 3 blocks and the embeddings in full",
+        ),
+    ],
+)
+def test_a_title_says_what_the_method_is(method: dict, words: str):
+    assert method_in_words(method) == words

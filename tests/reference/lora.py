@@ -44,3 +44,38 @@ def affine_dequantize(packed, scales, biases, *, bits):
     codes = codes.reshape(*packed.shape[:-1], -1)
     group_size = codes.shape[-1] // scales.shape[-1]
     return codes * np.repeat(scales, group_size, axis=-1) + np.repeat(biases, group_size, axis=-1)
+
+
+def rslora_scale(alpha, rank):
+    """rsLoRA, theorem 3.2: gamma_r = alpha / sqrt(r), https://arxiv.org/abs/2312.03732"""
+    return alpha / np.sqrt(np.float64(rank))
+
+
+def dora_forward(x, weight, a, b, *, scale, magnitude, length=None, bias=None):
+    """DoRA, equation 5: x [..., D_in] times the decomposed weight; a [R, D_in], b [D_out, R].
+
+    Args:
+        length: [D_out], what stands below the line where it is not to be worked out: section 4.3 takes it for a
+            constant when the gradient is formed.
+    """
+    x, weight, a, b = (np.asarray(array, np.float64) for array in (x, weight, a, b))
+    moved = weight + scale * np.einsum("or,ri->oi", b, a)
+    length = np.sqrt((moved**2).sum(axis=1)) if length is None else length
+    directed = (np.asarray(magnitude, np.float64) / length)[:, None] * moved
+    return np.einsum("...i,oi->...o", x, directed) + (0.0 if bias is None else np.asarray(bias, np.float64))
+
+
+def finite_differences(function, arrays, step=1e-6):
+    """The gradient of a scalar function of float64 arrays, in each of them, by central differences."""
+    gradients = []
+    for array in arrays:
+        gradient = np.zeros_like(array)
+        for index in np.ndindex(array.shape):
+            kept = array[index]
+            array[index] = kept + step
+            above = function(*arrays)
+            array[index] = kept - step
+            gradient[index] = (above - function(*arrays)) / (2 * step)
+            array[index] = kept
+        gradients.append(gradient)
+    return gradients

@@ -46,3 +46,6 @@ def test_a_step_and_a_validation_in_short():
         "step 3: loss 2.5000, learning_rate 1.00e-03, grad_norm 0.500, 30 targets, 180 tokens/s, 0.50 s"
     )
     assert in_short({"step": 3, "valid_loss": 1.25, "valid_seconds": 2.0}) == "step 3: valid_loss 1.2500, 2.0 s"
+    assert in_short({"step": 3, "valid_loss": 1.25, "valid_seconds": 2.0, "samples_seconds": 0.75}) == (
+        "step 3: valid_loss 1.2500, 2.0 s; answers for watch, 0.8 s"
+    )

@@ -18,6 +18,7 @@ from mlxtune.inference.likelihood import make_reader
 from mlxtune.training.loop import Training, train
 from mlxtune.training.objectives.sft import sft_loss_sum
 from mlxtune.training.optimizer import make_optimizer
+from mlxtune.training.pause import NEVER
 from mlxtune.training.plan import Plan
 from mlxtune.training.state import TrainingState
 from mlxtune.training.step import make_step
@@ -123,6 +124,7 @@ def train_on(
     save=lambda: None,
     stop_after=None,
     should_stop=None,
+    pause=NEVER,
     make=make_batch,
     compiled=False,
     lines=None,
@@ -133,7 +135,7 @@ def train_on(
     step = make_step(
         state.network,
         state.optimizer,
-        objective or (lambda batch: sft_loss_sum(reader, batch)),
+        objective or (lambda batch: (sft_loss_sum(reader, batch), [])),
         max_grad_norm=plan.max_grad_norm,
         compiled=compiled,
     )
@@ -148,6 +150,7 @@ def train_on(
         validate=validate,
         save=lambda: (saved.append(state.step), save()),
         should_stop=should_stop or (lambda: state.step == stop_after),
+        pause=pause,
     )
     return Trained(train(state, training), lines, saved)
 

@@ -4,14 +4,20 @@ On the CPU compiling needs a compiler at run time and writes to TMPDIR, so it is
 """
 
 import shutil
+from dataclasses import replace
+from functools import partial
 from typing import get_args
 
 import mlx.core as mx
 import numpy as np
 import pytest
+from mlx.utils import tree_flatten
 
 from mlxtune.data.batch import make_batch
+from mlxtune.inference.likelihood import make_reader
 from mlxtune.recipe.choices import OptimizerName
+from mlxtune.training.objectives import kto
+from mlxtune.training.step import make_step
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="MLX compiles for the CPU with g++")
 
@@ -50,6 +56,32 @@ def test_a_compiled_run_is_the_run_with_dropout_accumulation_and_weight_decay(ti
     wanted = tiny_training.adapter(eager)
     for name, array in tiny_training.adapter(compiled).items():
         np.testing.assert_allclose(array, wanted[name], rtol=0, atol=2e-5, err_msg=name)
+
+
+def test_what_pairs_are_compared_with_is_each_step_s_own(tiny_training, compiling):
+    rows, found = tiny_training.rows([20, 28, 24, 20], prefix=20), {}
+    batch = padded(rows, range(4), share_prefix=True)
+    for compiled in (False, True):
+        state, objective = tiny_training.state(blocks=1, layers=1), kto(beta=0.02)
+        reader = make_reader(state.network)
+        step = make_step(
+            state.network,
+            state.optimizer,
+            partial(objective.loss, reader),
+            max_grad_norm=None,
+            compiled=compiled,
+        )
+        found[compiled] = [
+            step.gradient(replace(batch, beside=(mx.array(reference), mx.array(point))), mx.random.key(0))
+            for reference, point in (([-100.0, -140.0, -120.0, -100.0], 0.0), ([-90.0, -150.0, -90.0, -110.0], 9.0))
+        ]
+    losses = [float(loss) for loss, _, _ in found[False]]
+    assert losses[0] != pytest.approx(losses[1], rel=1e-2)
+    for (loss, figures, gradients), (own_loss, own_figures, own) in zip(found[False], found[True], strict=True):
+        assert float(own_loss) == pytest.approx(float(loss), rel=1e-5)
+        np.testing.assert_allclose([float(one) for one in own_figures], [float(one) for one in figures], rtol=1e-4)
+        for (name, array), (_, other) in zip(tree_flatten(own), tree_flatten(gradients), strict=True):
+            np.testing.assert_allclose(np.array(array), np.array(other), rtol=0, atol=2e-5, err_msg=name)
 
 
 @pytest.mark.slow

@@ -1,5 +1,8 @@
 """The GPU's number formats, run on the CPU: no line of that path is first run on somebody's Mac."""
 
+from dataclasses import replace
+from functools import partial
+
 import mlx.core as mx
 import numpy as np
 import pytest
@@ -10,7 +13,9 @@ from mlxtune.adapters.lora import LoRALinear
 from mlxtune.data.batch import make_batch
 from mlxtune.device.precision import GPU_BFLOAT16
 from mlxtune.inference.likelihood import make_reader, target_states
+from mlxtune.training.objectives import dpo, grpo, kto, orpo
 from mlxtune.training.objectives.sft import sft_loss_sum
+from mlxtune.training.step import make_step
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +59,31 @@ def watched(kind, path, seen):
             return result
 
     return Watched
+
+
+@pytest.mark.parametrize(
+    "objective",
+    [dpo(beta=0.02), orpo(beta=0.5), kto(beta=0.02), grpo(group_size=4, max_tokens=8, beta=0.1, num_iterations=2)],
+    ids=["dpo", "orpo", "kto", "grpo"],
+)
+def test_answers_are_compared_in_float32(tiny_training, rows, objective):
+    found = []
+    for precision in (None, GPU_BFLOAT16):
+        state = tiny_training.state(quantized=True, precision=precision)
+        reader = make_reader(state.network)
+        beside = (mx.array([-30.0, -50.0, -20.0, -40.0]), mx.array(1.0))[: 2 if objective.needs_reference_point else 1]
+        batch = make_batch(rows, range(4), share_prefix=True)
+        if objective.drawing is not None:
+            told = mx.array([[1.0, 1.0, 0.5, 0.0], [-1.0, 0.0, 0.5, 1.0]] * 2)
+            beside = (told, *(mx.full(batch.target_id.shape, value) for value in (-5.5, -5.6)))
+        batch = replace(batch, beside=beside)
+        step = make_step(state.network, state.optimizer, partial(objective.loss, reader), max_grad_norm=None)
+        loss, figures, gradients = step.gradient(batch, mx.random.key(0))
+        kinds = {array.dtype for array in (loss, *figures, *(array for _, array in tree_flatten(gradients)))}
+        assert kinds == {mx.float32}
+        found.append((float(loss), [float(figure) for figure in figures]))
+    assert found[1][0] == pytest.approx(found[0][0], rel=2e-2)
+    np.testing.assert_allclose(found[1][1], found[0][1], rtol=5e-2, atol=5e-2)
 
 
 def test_twenty_steps_lower_the_loss_and_leave_factors_and_moments_in_float32(tiny_training, state, rows):

@@ -252,7 +252,7 @@ def test_three_in_a_row_end_the_run_with_a_diagnosis_and_nothing_changed(tiny_tr
     lines = []
     with pytest.raises(TrainingError, match="in 3 steps in a row, up to step 3") as error:
         tiny_training.train(
-            state, tiny_training.plan(rows), rows, objective=lambda _: bad * mx.sum(weight.lora_a), lines=lines
+            state, tiny_training.plan(rows), rows, objective=lambda _: (bad * mx.sum(weight.lora_a), []), lines=lines
         )
     named = error.value.where.split(", ")
     assert len(named) == 2
@@ -272,7 +272,7 @@ def test_the_checkpoint_that_is_left_when_a_run_ends_so_is_of_the_last_good_step
 
     def objective(batch):
         made.append(1)
-        return sft_loss_sum(reader, batch) * (mx.nan if len(made) > 3 else 1.0)
+        return sft_loss_sum(reader, batch) * (mx.nan if len(made) > 3 else 1.0), []
 
     def save():
         if state.step == 3:
@@ -292,7 +292,7 @@ def test_a_gradient_that_is_not_finite_counts_like_a_loss(tiny_training):
     layer = lora_layers(state.network)[0][1]
     with pytest.raises(TrainingError, match="the gradient was not"):
         tiny_training.train(
-            state, tiny_training.plan(rows), rows, objective=lambda _: mx.sum(mx.sqrt(layer.lora_a * 0.0))
+            state, tiny_training.plan(rows), rows, objective=lambda _: (mx.sum(mx.sqrt(layer.lora_a * 0.0)), [])
         )
 
 
@@ -347,7 +347,7 @@ def test_every_layer_of_every_batch_of_every_step_drops_something_else(tiny_trai
 
     def objective(batch):
         keys.extend(tuple(layer._dropout_key.tolist()) for _, layer in lora_layers(state.network))
-        return sft_loss_sum(reader, batch)
+        return sft_loss_sum(reader, batch), []
 
     plan = tiny_training.plan(rows, batch_size=1, gradient_accumulation_steps=2)
     tiny_training.train(state, plan, rows, objective=objective)

@@ -7,6 +7,7 @@ import json
 from dataclasses import replace
 from types import SimpleNamespace
 
+import mlx.core as mx
 import numpy as np
 import pytest
 
@@ -40,7 +41,7 @@ class Memory:
         self.positions.append(batch.prefix_ids.shape[0] + batch.token_ids.size)
         if len(self.sizes) in self.calls or self.sizes[-1] > self.rows:
             raise RuntimeError(self.told)
-        return sft_loss_sum(self.reader, batch)
+        return sft_loss_sum(self.reader, batch), []
 
 
 def assert_close(found, wanted):
@@ -114,6 +115,46 @@ def test_memory_that_is_short_in_the_update_itself_makes_no_update_twice(
     assert len(calls) == len(undisturbed[1].losses) + 1
     assert trained.losses == pytest.approx(undisturbed[1].losses, rel=1e-5)
     assert_close(tiny_training.adapter(state), tiny_training.adapter(undisturbed[0]))
+
+
+def test_short_where_the_parameters_are_being_replaced_ends_the_run_at_the_last_checkpoint(
+    tiny_training, rows, plan, monkeypatch, tmp_path
+):
+    """Nothing is kept of what was before an update, so there is no way back but by a checkpoint."""
+    state = tiny_training.state()
+    apply, calls, work_out = state.optimizer.apply_gradients, [], mx.async_eval
+
+    def apply_gradients(gradients, parameters):
+        calls.append(1)
+        return apply(gradients, parameters)
+
+    def async_eval(*arrays):
+        if len(calls) == 3:
+            raise RuntimeError(METAL)
+        work_out(*arrays)
+
+    monkeypatch.setattr(state.optimizer, "apply_gradients", apply_gradients)
+    monkeypatch.setattr(mx, "async_eval", async_eval)
+    lines = []
+    with pytest.raises(TrainingError, match="step 3: there is not enough memory to update all that trains") as caught:
+        tiny_training.train(
+            state,
+            replace(plan, save_every=1),
+            rows,
+            lines=lines,
+            save=lambda: save_checkpoint(state, tmp_path, keep=1),
+        )
+    assert "method.layers" in caught.value.remedy
+    assert [line["step"] for line in lines] == [1, 2]
+    monkeypatch.undo()
+    resumed = tiny_training.state()
+    load_checkpoint(resumed, newest_checkpoint(tmp_path))
+    assert resumed.step == 2
+    tiny_training.train(resumed, plan, rows)
+    undisturbed = tiny_training.state()
+    tiny_training.train(undisturbed, plan, rows)
+    for name, array in tiny_training.adapter(undisturbed).items():
+        assert np.array_equal(array, tiny_training.adapter(resumed)[name])
 
 
 def test_short_for_ever_ends_the_run_names_the_rows_and_changes_nothing(tiny_training, rows, plan, tmp_path):

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 from mlx import nn
 
@@ -70,6 +72,17 @@ def test_minutes_become_steps_once_after_some_steps_were_timed(tiny_training):
         plan.horizon_after(after(step=5, seconds=130.0, later_seconds=20.0)) == 6
     )  # over already; one more is the least
     assert tiny_training.plan(16).horizon_after(after(step=5, later_seconds=20.0)) is None
+
+
+def test_of_several_updates_of_the_same_rows_whole_rounds_are_timed(tiny_training):
+    """Each round's first update takes 10 s, since answers are drawn before it, and the others one each."""
+    plan = replace(tiny_training.plan(16, epochs=None, max_minutes=10.0), updates_a_window=8)
+    later = {step: sum(10.0 if made % 8 == 1 else 1.0 for made in range(2, step + 1)) for step in (5, 8, 9)}
+    found = {
+        step: plan.horizon_after(after(step=step, seconds=10 + later[step], later_seconds=later[step]))
+        for step in later
+    }
+    assert found == {5: None, 8: None, 9: 9 + int((600 - 27) / (17 / 8))}
 
 
 def test_the_horizon_is_no_further_than_the_other_limits(tiny_training):

@@ -22,9 +22,13 @@ def gradient_of(state, batch, *, compiled=False, piece=None):
     reader = make_reader(state.network)
     reader = reader if piece is None else replace(reader, piece=piece)
     step = make_step(
-        state.network, state.optimizer, lambda batch: sft_loss_sum(reader, batch), max_grad_norm=None, compiled=compiled
+        state.network,
+        state.optimizer,
+        lambda batch: (sft_loss_sum(reader, batch), []),
+        max_grad_norm=None,
+        compiled=compiled,
     )
-    loss, gradients = step.gradient(batch, KEY)
+    loss, _, gradients = step.gradient(batch, KEY)
     mx.eval(loss, gradients)
     return float(loss), dict(tree_flatten(gradients))
 

@@ -19,6 +19,8 @@ from tiny import tiny_recipe
 
 from mlxtune.iteration.run import resume_run, run_recipe
 from mlxtune.iteration.watch import Watch
+from mlxtune.runs.control import ask, pause_of
+from mlxtune.runs.folder import RunFolder
 from mlxtune.runs.metrics import read_metrics
 from mlxtune.training.checkpoint import newest_checkpoint
 
@@ -126,6 +128,48 @@ def test_ranks_together_give_the_adapter_of_one_alone_and_hold_the_same_bits(rec
     assert [path.name for path in (tmp_path / "run/logs").iterdir()] == ["attempt_1.log"]
 
 
+def test_the_first_rank_alone_writes_what_is_answered_while_they_train(recipe, tmp_path):
+    overrides = [*UNEVEN, "data.test=null", "evaluation.samples=3"]
+    expected = run_recipe(recipe, overrides, device="cpu", run_dir=tmp_path / "alone").run_dir
+    hosts = hostfile(tmp_path / "hosts.json", 2)
+    with started(hosts, "-c", SCRIPT, recipe, tmp_path / "run", *overrides) as processes:
+        results = ended(processes)
+    assert [code for code, _, _ in results] == [0, 0], results
+    assert_same_run(tmp_path / "run", expected)
+    found, wanted = (
+        [json.loads(line) for line in (path / "valid_samples.jsonl").read_text().splitlines()]
+        for path in (tmp_path / "run", expected)
+    )
+    assert len(found) == 3, "also of rows whose loss the other rank reads"
+    for name in ("step", "where", "prompt", "reference"):
+        assert [line[name] for line in found] == [line[name] for line in wanted]
+
+
+def test_pairs_are_shared_as_wholes_and_measured_from_one_point(tmp_path):
+    recipe = tiny_recipe(tmp_path)
+    pairs = [{"prompt": f"Is {n}?", "chosen": "yes", "rejected": f"no {n}"} for n in range(9)]
+    for split in ("train", "valid"):
+        (tmp_path / f"{split}.jsonl").write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
+    kto = [
+        *UNEVEN,
+        "objective={type: kto, beta: 0.5}",
+        "training.batch_size=4",
+        "training.max_steps=4",
+        "evaluation.tasks=[]",
+    ]
+    expected = run_recipe(recipe, kto, device="cpu", run_dir=tmp_path / "alone").run_dir
+    with started(hostfile(tmp_path / "hosts.json", 2), "-c", SCRIPT, recipe, tmp_path / "run", *kto) as processes:
+        results = ended(processes)
+    assert [code for code, _, _ in results] == [0, 0], results
+    assert_same_run(tmp_path / "run", expected, at_most=1e-4)
+    points = [
+        [line["kl"] for line in read_metrics(run_dir / "metrics.jsonl") if "kl" in line]
+        for run_dir in (tmp_path / "run", expected)
+    ]
+    np.testing.assert_allclose(*points, rtol=0, atol=1e-4)
+    assert max(points[0]) > 1e-3
+
+
 LONG = [*PLAIN, "data.valid=null", "training.epochs=null", "training.max_steps=60", "training.learning_rate=1.0e-3"]
 LONG += ["checkpoint.every_steps=2"]
 
@@ -175,6 +219,31 @@ def test_a_signal_to_any_rank_stops_all_and_one_process_alone_can_go_on(recipe, 
     went_on = []
     resume_run(run_dir, device="cpu", watch=Watch(measured=went_on.append, should_stop=lambda: bool(went_on)))
     assert went_on[0]["step"] == steps + 1
+
+
+def test_a_pause_in_the_folder_is_waited_out_by_all(recipe, tmp_path):
+    """The waiting ranks are stopped by a signal to the second one, which no file tells of."""
+    run = RunFolder(tmp_path / "run")
+    endless = [name.replace("max_steps=60", "max_steps=1000000") for name in LONG]
+    hosts = hostfile(tmp_path / "hosts.json", 2)
+    with started(hosts, *COMMAND, "train", recipe, *endless, "--run-dir", run.path) as processes:
+        wait_for_steps(run.path, 3, processes[0])
+        ask(run, "pause")
+        while (paused := pause_of(run)) is None:
+            assert processes[0].poll() is None, processes[0].communicate()
+            time.sleep(0.01)
+        ask(run, None)
+        wait_for_steps(run.path, paused.step + 3, processes[0])
+        ask(run, "pause")
+        while pause_of(run) is None:
+            assert processes[0].poll() is None, processes[0].communicate()
+            time.sleep(0.01)
+        processes[1].send_signal(signal.SIGTERM)
+        (code, out, err), second = ended(processes)
+    assert (code, second[0]) == (130, 143)
+    assert err.count("paused after step") == 2
+    assert out.startswith("stopped after step ")
+    assert not run.paused.exists()
 
 
 def test_a_peer_that_never_comes_is_given_up(recipe, tmp_path):

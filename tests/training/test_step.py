@@ -13,7 +13,7 @@ from mlxtune.data.batch import make_batch
 from mlxtune.inference.likelihood import make_reader
 from mlxtune.training.objectives.sft import sft_loss_sum
 from mlxtune.training.optimizer import make_optimizer
-from mlxtune.training.step import clip, make_step
+from mlxtune.training.step import clip, make_step, norm_of
 
 
 @pytest.fixture(scope="module")
@@ -39,13 +39,13 @@ def read(network, batches) -> Found:
     step = make_step(
         network,
         make_optimizer("adamw", weight_decay=0.0),
-        lambda batch: sft_loss_sum(reader, batch),
+        lambda batch: (sft_loss_sum(reader, batch), []),
         max_grad_norm=None,
     )
     sums = [step.gradient(batch, KEY) for batch in batches]
     weight = sum(float(mx.sum(batch.target_weight)) for batch in batches)
-    total = reduce(lambda a, b: tree_map(mx.add, a, b), [gradients for _, gradients in sums])
-    loss = sum(float(loss) for loss, _ in sums) / weight
+    total = reduce(lambda a, b: tree_map(mx.add, a, b), [gradients for *_, gradients in sums])
+    loss = sum(float(loss) for loss, *_ in sums) / weight
     return Found(loss, sum(batch.target_count for batch in batches), weight, tree_map(lambda g: g / weight, total))
 
 
@@ -132,17 +132,20 @@ def test_no_parameter_changes_while_gradients_are_formed(tiny_training):
 
 
 def test_the_norm_of_a_gradient_with_millions_of_values_is_right():
-    _, norm = clip({"embedding": mx.ones((5000, 5000))}, None)
-    assert norm.item() == 5000.0
+    assert norm_of({"embedding": mx.ones((5000, 5000))}).item() == 5000.0
 
 
 @pytest.mark.parametrize("max_norm", [0.5, 1e9, None])
 def test_clipping_is_by_the_norm_over_all_gradients_together(max_norm):
     generator = np.random.default_rng(0)
     arrays = {"a": generator.normal(size=(5, 7)), "b": [{"c": generator.normal(size=11)}]}
-    norm = np.sqrt((arrays["a"] ** 2).sum() + (arrays["b"][0]["c"] ** 2).sum())
+    alone = 0.7  # as families have some
+    norm = np.sqrt((arrays["a"] ** 2).sum() + (arrays["b"][0]["c"] ** 2).sum() + alone**2)
     factor = min(1.0, max_norm / norm) if max_norm is not None else 1.0
-    clipped, told = clip({"a": mx.array(arrays["a"]), "b": [{"c": mx.array(arrays["b"][0]["c"])}]}, max_norm)
+    gradients = {"a": mx.array(arrays["a"]), "b": [{"c": mx.array(arrays["b"][0]["c"])}], "d": mx.array(alone)}
+    told = norm_of(gradients)
+    clipped = clip(gradients, told, max_norm)
+    assert float(clipped["d"]) == pytest.approx(factor * alone, rel=1e-5)
     assert float(told) == pytest.approx(norm, rel=1e-6)
     np.testing.assert_allclose(np.array(clipped["a"]), factor * arrays["a"], rtol=1e-5)
     np.testing.assert_allclose(np.array(clipped["b"][0]["c"]), factor * arrays["b"][0]["c"], rtol=1e-5)

@@ -65,6 +65,8 @@ def test_rows_known_by_heart_beside_unseen_ones_that_are_not_are_overfitting():
     assert found is not None
     assert found.evidence == {"train_loss_at_end": pytest.approx(0.012, abs=0.005), "unseen_loss_of_tuned": 1.2}
     assert overfitting(evidence(metrics=metrics, scores={"tuned": {"loss": {"mean": 0.3}}})) is None
+    of_pairs = {"objective": {"type": "dpo"}}  # whose loss is of another kind
+    assert overfitting(evidence(metrics=metrics, scores={"tuned": {"loss": {"mean": 1.2}}}, recipe=of_pairs)) is None
 
 
 def test_a_loss_still_falling_at_the_end_is_underfitting():
@@ -147,3 +149,8 @@ def test_noise_alone_is_seldom_taken_for_anything():
     flat = [curve((1, 1.0), (200, 1.0), noise=0.3, seed=seed) for seed in range(1000)]
     found = [learning_rate_too_high(evidence(metrics=metrics)) is not None for metrics in flat]
     assert np.mean(found) <= 0.005
+
+
+def test_a_worse_loss_on_written_answers_is_no_overfitting_where_pairs_were_learned():
+    scores = {"tuned": {"loss": {"mean": 1.9}}, "differences": {"loss": {"verdict": "worse"}}}
+    assert overfitting(evidence(scores=scores, recipe={"objective": {"type": "dpo"}})) is None

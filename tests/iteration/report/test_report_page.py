@@ -361,3 +361,21 @@ def test_what_is_made_of_the_files_does_not_change_them(tmp_path):
     assert set(after) - set(before) == {"report.html"}
     assert json.loads(run.data.read_text()) == DATA
     assert len(SAMPLES) == 4
+
+
+@pytest.mark.parametrize(
+    ("objective", "title"),
+    [
+        ("sft", "Loss, nats a target token"),
+        ("dpo", "Loss, a pair of answers"),
+        ("grpo", "Loss: less the mean reward, and what is paid for moving away"),
+    ],
+)
+def test_the_curve_of_the_loss_says_what_it_is_of_and_rewards_have_one_of_their_own(tmp_path, objective, title):
+    drawn = {"reward": 0.5, "cut_share": 0.1} if objective == "grpo" else {}
+    run = make_run(tmp_path / "run", lines=[step(number, loss=-0.1 * number, **drawn) for number in range(1, 9)])
+    resolved = json.loads(run.resolved.read_text())
+    run.resolved.write_text(json.dumps(resolved | {"objective": {"type": objective}}))
+    html = write_report(run).path.read_text(encoding="utf-8")
+    assert f"<figcaption>{title}<" in html
+    assert ("Mean reward of the answers that were drawn" in html) == (objective == "grpo")

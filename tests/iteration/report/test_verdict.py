@@ -1,5 +1,7 @@
 """One sentence says whether the tuned model is better, and does not say more than was measured."""
 
+import json
+
 import pytest
 from report_runs import data, difference, interval, make_run, scores, step
 
@@ -149,3 +151,15 @@ def test_scores_of_another_adapter_do_not_count(tmp_path):
     found = make_verdict(read_evidence(run))
     assert found.tone == "open"
     assert "another adapter" in found.sentence
+
+
+def test_of_a_run_that_went_on_from_another_it_is_said_that_before_is_the_base_without_it(tmp_path):
+    first = make_run(tmp_path / "first")
+    run = make_run(tmp_path / "run")
+    manifest = json.loads(run.manifest.read_text())
+    for source, commands in ((str(first.path), 1), ("/an/adapter", 0)):
+        manifest["inputs"]["adapter"] = {"source": source, "sha256": "ab" * 32}
+        run.manifest.write_text(json.dumps(manifest))
+        (said,) = make_verdict(read_evidence(run)).reservations
+        assert f"went on from {source}, and before is the base without that" in said
+        assert said.count(f"mlxtune runs compare {source} {run.path}") == commands

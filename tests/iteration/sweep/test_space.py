@@ -131,3 +131,15 @@ def test_a_point_is_overrides_that_the_recipe_takes_to_the_last_digit(recipe):
     assert loaded.training.learning_rate == 1.23e-05
     assert loaded.method.target_modules == ("q_proj",)
     assert loaded.training.max_grad_norm is None
+
+
+def test_where_answers_are_drawn_how_they_are_learned_may_differ_and_what_is_rewarded_may_not(recipe):
+    drawn = "objective.type=grpo"
+    (told,) = dimensions(recipe, drawn, "objective.beta=0,0.04")
+    assert told.values == (0.0, 0.04)
+    for key in ("objective.max_tokens=8,16", "objective.type=grpo,sft"):
+        settings = [key] if key.startswith("objective.type") else [drawn, key]
+        with pytest.raises(RecipeError, match="changes what the validation loss is"):
+            read_space(recipe, settings)
+    with pytest.raises(RecipeError, match="changes what the validation loss is"):
+        read_space(recipe, ["objective.type=dpo", "objective.beta=0.1,0.2"])

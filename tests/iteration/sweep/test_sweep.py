@@ -14,9 +14,11 @@ from mlxtune.errors import DataError, OutputExistsError, RecipeError, RunError, 
 from mlxtune.iteration.run import run_recipe
 from mlxtune.iteration.sweep import sweep as module
 from mlxtune.iteration.sweep.clock import start_clock
+from mlxtune.iteration.sweep.folder import SweepFolder
 from mlxtune.iteration.sweep.sweep import SweepWatch, resume_sweep, run_sweep
 from mlxtune.iteration.watch import Watch
 from mlxtune.recipe.load import load_recipe
+from mlxtune.runs.control import ask
 from mlxtune.runs.folder import RunFolder
 
 
@@ -132,6 +134,18 @@ def test_a_sweep_that_is_told_to_stop_goes_on_where_it_was(undisturbed, recipe, 
         assert not scored(sweep_dir)
         result = resume_sweep(sweep_dir, device="cpu", watch=watch_until(lines_until_stop))
     assert told(result.trials) == told(undisturbed.trials)[:3]
+
+
+def test_a_trial_that_is_stopped_through_its_folder_ends_the_sweep_which_then_goes_on(undisturbed, recipe, tmp_path):
+    sweep_dir = tmp_path / "sweep"
+    trial = RunFolder(SweepFolder(sweep_dir).run_of(0))
+    asking = SweepWatch(trial=Watch(measured=lambda _line: ask(trial, "stop")))
+    result = run_sweep(recipe, SETTINGS, trials=1, sweep_dir=sweep_dir, device="cpu", watch=asking)
+    assert result.interrupted
+    assert [one.state for one in result.trials] == ["running"]
+    result = resume_sweep(sweep_dir, device="cpu")
+    assert not result.interrupted
+    assert told(result.trials) == told(undisturbed.trials)[:1]
 
 
 @pytest.mark.slow

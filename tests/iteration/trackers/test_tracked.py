@@ -9,7 +9,7 @@ import pytest
 from mlxtune.errors import RecipeError
 from mlxtune.iteration.run import resume_run, run_recipe
 from mlxtune.iteration.trackers import tracked as module
-from mlxtune.iteration.trackers.scalars import scalars_of
+from mlxtune.iteration.trackers.scalars import scalars_of, seconds_of
 from mlxtune.iteration.trackers.tracked import check_trackers, tracked
 from mlxtune.iteration.watch import Watch
 from mlxtune.recipe.schema import Recipe
@@ -55,6 +55,9 @@ def test_a_tracker_is_told_numbers_and_no_words_or_places():
         "train/seconds": 2.0,
     }
     assert scalars_of({"step": 3, "valid_loss": 1.5, "valid_seconds": 0.5}) == {"valid/loss": 1.5, "valid/seconds": 0.5}
+    look = {"step": 3, "valid_loss": 1.5, "valid_seconds": 0.5, "samples_seconds": 0.25}
+    assert scalars_of(look)["valid/samples_seconds"] == 0.25
+    assert seconds_of(look) == 0.75, "of the run's clock"
     assert scalars_of({"step": 3, "skipped": "loss", "rows": ["secret.jsonl:1"], "seconds": 1.0}) == {
         "train/skipped": 1.0,
         "train/seconds": 1.0,
