@@ -22,27 +22,31 @@ def are_slow() -> bool:
     return sys.platform == "linux" and platform.machine() == "x86_64" and mx.default_device() == mx.Device(mx.cpu)
 
 
-def powers(*parts: mx.array) -> tuple[list[mx.array], mx.array]:
-    """What a softmax over the last axis is made of, in float32: of each of its parts, [..., C] scores, ``exp(scores -
-    highest)``, where the highest is that of all parts; and [..., 1], the sum over all.
+def softmax_over(*parts: mx.array) -> list[mx.array]:
+    """A softmax over the last axis of several parts, [..., C] scores each, as if they were one: what it makes of each,
+    in float32.
 
-    The memory of the parts may be written over: they are the caller's alone, and so is what they are views of.
+    The memory of float32 parts may be written over: they are the caller's alone, and so is what they are views of.
     """
     scores = [part.astype(mx.float32) for part in parts]
     if sum(part.size for part in scores) < FEW or not are_slow():
         highest = functools.reduce(mx.maximum, [mx.max(part, axis=-1, keepdims=True) for part in scores])
         found = [mx.exp(part - highest) for part in scores]
-        return found, functools.reduce(mx.add, [mx.sum(part, axis=-1, keepdims=True) for part in found])
+        total = functools.reduce(mx.add, [mx.sum(part, axis=-1, keepdims=True) for part in found])
+        return [part / total for part in found]
     memories = _memories(*scores)
     most = functools.reduce(np.maximum, [memory.max(axis=-1, keepdims=True) for memory in memories])
     for memory in memories:
         np.subtract(memory, most, out=memory)
         np.exp(memory, out=memory)
-    return scores, mx.array(sum(memory.sum(axis=-1, keepdims=True) for memory in memories))
+    share = 1 / sum(memory.sum(axis=-1, keepdims=True) for memory in memories)
+    for memory in memories:
+        np.multiply(memory, share, out=memory)
+    return scores
 
 
 def categorical(logits: mx.array, key: mx.array) -> mx.array:
-    """A number below V, [1] uint32, that is drawn by [1, V] logits.
+    """A number below V, [1] uint32, that is drawn by [1, V] logits; some one, where these are no numbers.
 
     Where exponentials are slow a uniform number is looked up in the cumulative distribution: ``mx.random.categorical``
     takes two logarithms a logit, and draws another number with the same key.
@@ -50,7 +54,10 @@ def categorical(logits: mx.array, key: mx.array) -> mx.array:
     if not are_slow():
         return mx.random.categorical(logits, key=key)
     values, place = _memories(logits.astype(mx.float32), mx.random.uniform(key=key))
-    cumulative = np.cumsum(np.exp(values[0] - values[0].max()), dtype=np.float64)
+    highest = values[0].max()
+    if not np.isfinite(highest):
+        return mx.argmax(logits, axis=-1)
+    cumulative = np.cumsum(np.exp(values[0] - highest), dtype=np.float64)
     return mx.array([int(np.searchsorted(cumulative, place * cumulative[-1], side="right"))], mx.uint32)
 
 

@@ -1,8 +1,9 @@
 """Attention over a prefix that rows share and what is each row's own, as if they were one.
 
 The queries of all rows meet the prefix in one product ("Hydragen", https://arxiv.org/abs/2402.05099). Both parts of a
-row's scores are measured from the highest of either, so that the answer is that of whole rows. Where MLX's own
-attention takes exponentials one by one, all rows go this way.
+row's scores have one softmax, so that the answer is that of whole rows; scores are float32 as in MLX's own, for those
+of some networks are so high that 16 bits could not tell them apart. Where MLX takes exponentials one by one, rows
+without a prefix go this way too.
 """
 
 from collections.abc import Callable
@@ -61,13 +62,12 @@ def attention(
             groups, lambda prefix, of: (_whole(of(queries), of(keys), of(values), prefix, scale, of(mask)),)
         )
         return found
-    folded = (queries * scale).reshape(rows, keys.shape[1], heads // keys.shape[1] * length, -1)
-    scores = _own_scores(folded, keys, mask, length)
+    folded = (queries.astype(mx.float32) * scale).reshape(rows, keys.shape[1], heads // keys.shape[1] * length, -1)
+    scores = _own_scores(folded, keys.astype(mx.float32), mask, length)
     width = values.shape[-1] if has_prefix else 0
-    weights, total, before = _by_group(groups, lambda prefix, of: _weights(of(folded), of(scores), prefix, width))
-    found = (weights.astype(values.dtype) @ values).astype(mx.float32)
-    found = (found + before if has_prefix else found) / total
-    return found.astype(values.dtype).reshape(rows, heads, length, -1)
+    weights, before = _by_group(groups, lambda prefix, of: _weights(of(folded), of(scores), prefix, width))
+    found = weights.astype(values.dtype) @ values
+    return (found + before if has_prefix else found).reshape(rows, heads, length, -1)
 
 
 def _by_group(
@@ -100,8 +100,8 @@ def _whole(
     scale: float,
     mask: mx.array | str | None,
 ) -> mx.array:
-    """MLX's own attention, over copies of the prefix: where there are many queries it holds no scores, which take more
-    memory than the copies.
+    """MLX's own attention, over copies of the prefix: of many queries the scores, which its kernels for a GPU never
+    hold, take more memory than the copies.
     """
     if prefix is not None:
         keys, values = joined(prefix.keys, keys), joined(prefix.values, values)
@@ -122,20 +122,19 @@ def _own_scores(queries: mx.array, keys: mx.array, mask: mx.array | str | None, 
     return (apart + _bias(mask, groups, length, own, scores.dtype)).reshape(scores.shape)
 
 
-def _weights(
-    queries: mx.array, scores: mx.array, prefix: Prefix | None, width: int
-) -> tuple[mx.array, mx.array, mx.array]:
-    """Of rows with one prefix, float32: the weights of their own keys [B, G, T, C], the sum of all weights
-    [B, G, T, 1], and what the prefix's values come to by theirs, [B, G, T, width].
+def _weights(queries: mx.array, scores: mx.array, prefix: Prefix | None, width: int) -> tuple[mx.array, mx.array]:
+    """Of rows with one prefix: the weights of their own keys, [B, G, T, C] float32, and what the prefix's values come
+    to by theirs, [B, G, T, width].
     """
     if prefix is None:
-        (weights,), total = exponentials.powers(scores)
-        return weights, total, mx.zeros((*queries.shape[:-1], width))
+        (weights,) = exponentials.softmax_over(scores)
+        return weights, mx.zeros((*queries.shape[:-1], width))
     rows, groups, together, _ = queries.shape
-    met = queries.swapaxes(0, 1).reshape(1, groups, rows * together, -1) @ prefix.keys.swapaxes(-1, -2)
-    (weights, before), total = exponentials.powers(scores, met.reshape(groups, rows, together, -1).swapaxes(0, 1))
+    prefix_keys = prefix.keys.astype(mx.float32).swapaxes(-1, -2)
+    met = queries.swapaxes(0, 1).reshape(1, groups, rows * together, -1) @ prefix_keys
+    weights, before = exponentials.softmax_over(scores, met.reshape(groups, rows, together, -1).swapaxes(0, 1))
     before = before.swapaxes(0, 1).reshape(met.shape).astype(prefix.values.dtype) @ prefix.values
-    return weights, total, before.astype(mx.float32).reshape(groups, rows, together, width).swapaxes(0, 1)
+    return weights, before.reshape(groups, rows, together, width).swapaxes(0, 1)
 
 
 def _bias(mask: mx.array | str, groups: int, length: int, own: int, dtype: mx.Dtype) -> mx.array:

@@ -64,7 +64,7 @@ class Beginnings:
         self.has_prefixes = has_prefixes
         self._kept: list[_Kept] = []  # those used last at the end
         self.nbytes = 0
-        """Of everything that is kept; a prefix that several have counts once."""
+        """Of everything that is kept; a prefix that several have counts once, and as a whole where they have a part."""
 
     def new(self) -> Cache:
         """A cache of nothing."""
@@ -113,8 +113,8 @@ class Beginnings:
 
 def _nbytes(kept: Sequence[_Kept]) -> int:
     layers = [layer for one in kept for layer in one.cache]
-    prefixes = {id(one): one.nbytes for layer in layers if (one := getattr(layer, "prefix", None)) is not None}
-    return sum(layer.nbytes for layer in layers) + sum(prefixes.values())
+    prefixes = {layer.prefix.whole for layer in layers if getattr(layer, "prefix", None) is not None}
+    return sum(layer.nbytes for layer in layers) + sum(one.nbytes for one in prefixes)
 
 
 def _is_served_by(one: _Kept, new: _Kept) -> bool:

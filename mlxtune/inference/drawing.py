@@ -1,9 +1,8 @@
 """Drawing one answer's tokens from what a network says of the next one.
 
 Every answer draws with keys of its own, made from its seed and number, so that what it draws is a function of its
-logits and those two alone: whoever shares its batch has no say, nor has MLX's global random state. The settings that
-change from token to token (penalties, a constraint) are followed without waiting for the token before, except a
-constraint, which has to read it.
+logits and those two alone: whoever shares its batch has no say, nor has MLX's global random state. Penalties are put
+together before the token before is known; a constraint has to read it.
 """
 
 from collections.abc import Callable
@@ -17,7 +16,10 @@ from mlxtune.device import exponentials
 from mlxtune.inference.sampling import Sampling
 
 Sampler = Callable[[mx.array], mx.array]
-"""Log-probabilities [1, V] to a token [1], as mlx-lm's batch generation calls it once for every token."""
+"""Logits [1, V] to a token [1]; log-probabilities are logits too. Called once for every token."""
+
+LEAST_TEMPERATURE = 1e-10
+"""One over less than this is not finite for sure."""
 
 
 class Constraint(Protocol):
@@ -50,21 +52,21 @@ def sampler_for(sampling: Sampling, number: int = 0, constraint: Constraint | No
 
 def _chooser(sampling: Sampling, number: int) -> Sampler:
     if sampling.temperature == 0:
-        return lambda logprobs: mx.argmax(logprobs, axis=-1)
+        return lambda logits: mx.argmax(logits, axis=-1)
     key = answer_key(sampling.seed, number)
 
-    def draw(logprobs: mx.array) -> mx.array:
+    def draw(logits: mx.array) -> mx.array:
         nonlocal key
         key, now = mx.random.split(key)
-        return exponentials.categorical(_narrowed(logprobs, sampling), now)
+        return exponentials.categorical(_narrowed(logits, sampling), now)
 
     return draw
 
 
-def _narrowed(logprobs: mx.array, sampling: Sampling) -> mx.array:
+def _narrowed(logits: mx.array, sampling: Sampling) -> mx.array:
     """[1, V] logits at the temperature, without the tokens that are too unlikely to be drawn."""
     # No token is taken away before the scale is right: top_p's mass is of the distribution that is drawn from.
-    scaled = logprobs.astype(mx.float32) * (1 / sampling.temperature)
+    scaled = logits.astype(mx.float32) * (1 / max(sampling.temperature, LEAST_TEMPERATURE))
     if sampling.top_p < 1:
         scaled = scaled - mx.logsumexp(scaled, axis=-1, keepdims=True)
     if 0 < sampling.top_k < scaled.shape[-1]:
@@ -80,15 +82,15 @@ def _adjusted(draw: Sampler, sampling: Sampling) -> Sampler:
     """``draw`` after bias and penalties, by OpenAI's formula: logit - count * frequency - (count > 0) * presence."""
     counts: mx.array | None = None
 
-    def adjust(logprobs: mx.array) -> mx.array:
+    def adjust(logits: mx.array) -> mx.array:
         nonlocal counts
         if counts is None:
-            counts = mx.zeros(logprobs.shape[-1])
+            counts = mx.zeros(logits.shape[-1])
         off = sampling.frequency_penalty * counts + sampling.presence_penalty * (counts > 0)
-        adjusted = logprobs - off.astype(logprobs.dtype)
+        adjusted = logits.astype(mx.float32) - off  # 16 bits would round small penalties away
         if sampling.logit_bias:
             tokens, bias = mx.array(list(sampling.logit_bias)), mx.array(list(sampling.logit_bias.values()))
-            adjusted = adjusted.at[:, tokens].add(bias.astype(adjusted.dtype))
+            adjusted = adjusted.at[:, tokens].add(bias.astype(mx.float32))
         token = draw(adjusted)
         counts = counts.at[token].add(1.0)
         return token
@@ -100,12 +102,12 @@ def _constrained(draw: Sampler, constraint: Constraint) -> Sampler:
     """``draw`` among the tokens that the constraint allows."""
     last: mx.array | None = None
 
-    def choose(logprobs: mx.array) -> mx.array:
+    def choose(logits: mx.array) -> mx.array:
         nonlocal last
         if last is not None:
             token: Any = last.item()
             constraint.accept(token)
-        last = draw(mx.where(mx.array(constraint.allowed()), logprobs, -float("inf")))
+        last = draw(mx.where(mx.array(constraint.allowed()), logits, -float("inf")))
         return last
 
     return choose

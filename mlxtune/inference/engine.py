@@ -180,8 +180,7 @@ class Engine:
             if gone := [uid for uid, answer in lane.active.items() if answer.ticket == ticket]:
                 lane.generator.remove(gone)
                 del lane.active[gone[0]]
-            if lane.is_idle:
-                self._turns.remove(lane)
+            self._leave_if_idle(lane)
 
     def step(self) -> list[Piece]:
         """Go on with the batch whose turn it is: by a token an answer, or by a part of the prompts read for it."""
@@ -194,9 +193,7 @@ class Engine:
             self._admit(lane)
             _, responses = lane.generator.next()
         pieces = [self._piece(lane, response) for response in responses if response.uid in lane.active]
-        if lane.is_idle:
-            self._turns.remove(lane)
-            self._steps = 0
+        self._leave_if_idle(lane)
         return pieces
 
     def close(self) -> None:
@@ -205,6 +202,11 @@ class Engine:
             lane.generator.close()
         self._lanes.clear()
         self._turns.clear()
+
+    def _leave_if_idle(self, lane: _Lane) -> None:
+        if lane.is_idle:
+            self._steps = 0 if lane is self._turns[0] else self._steps
+            self._turns.remove(lane)
 
     def _next_lane(self) -> _Lane:
         if self._steps >= TURN and len(self._turns) > 1:
@@ -236,7 +238,7 @@ class Engine:
             return
         answers.sort(key=lambda answer: len(answer.request.prompt))
         requests = [answer.request for answer in answers]
-        for beginning in _beginnings(requests):
+        for beginning in _worth_reading_first(requests):
             self._beginnings.read(lane.adapter, beginning)
         begun = [self._beginnings.longest(lane.adapter, one.prompt) for one in requests]
         samplers: Any = [sampler_for(one.sampling, one.number, one.constraint) for one in requests]
@@ -278,7 +280,7 @@ class Engine:
         return Piece(answer.ticket, token, text, reason, logprob, end)
 
 
-def _beginnings(requests: Sequence[Request]) -> list[Sequence[int]]:
+def _worth_reading_first(requests: Sequence[Request]) -> list[Sequence[int]]:
     """What is worth reading before the prompts that begin with it: of one as it says, of several what they share."""
     found = [one.prompt[: min(one.shared, len(one.prompt) - 1)] for one in requests if one.shared]
     groups: dict[tuple[int, ...], list[Sequence[int]]] = {}

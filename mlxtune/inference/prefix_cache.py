@@ -21,9 +21,10 @@ NO_WINDOW = "a layer with a window has no prefix"
 class Prefix:
     """One layer's keys and values, [1, H, P, D] each, of tokens that prompts begin with. Nothing changes them."""
 
-    def __init__(self, keys: mx.array, values: mx.array) -> None:
+    def __init__(self, keys: mx.array, values: mx.array, whole: "Prefix | None" = None) -> None:
         self.keys = keys
         self.values = values
+        self._whole = whole
         self._shorter: WeakValueDictionary[int, Prefix] = WeakValueDictionary()
 
     def __len__(self) -> int:
@@ -36,13 +37,19 @@ class Prefix:
     def nbytes(self) -> int:
         return self.keys.nbytes + self.values.nbytes
 
+    @property
+    def whole(self) -> "Prefix":
+        """The prefix whose memory this one has a part of, or is."""
+        return self if self._whole is None else self._whole
+
     def first(self, length: int) -> "Prefix":
         """The first so many of its tokens: one and the same for all who go on from there."""
         if length == len(self):
             return self
         found = self._shorter.get(length)
         if found is None:
-            found = self._shorter[length] = Prefix(self.keys[:, :, :length], self.values[:, :, :length])
+            first = self.keys[:, :, :length], self.values[:, :, :length]
+            found = self._shorter[length] = Prefix(*first, self.whole)
         return found
 
 

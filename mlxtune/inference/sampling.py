@@ -12,6 +12,8 @@ from mlxtune.errors import UsageError
 
 PENALTY_LIMIT = 2.0
 BIAS_LIMIT = 100.0
+WHOLE = ("max_tokens", "top_k")
+"""Settings that count tokens."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,8 @@ class Sampling:
             if not (low <= value <= high and math.isfinite(value)):
                 ends = f"{low} or more" if high == math.inf else f"between {low:g} and {high:g}"
                 raise UsageError(f"{name} is {value}", where=name, remedy=f"give a number {ends}")
+            if name in WHOLE and value != int(value):
+                raise UsageError(f"{name} is {value}", where=name, remedy="give a whole number")
         if self.top_p == 0:
             raise UsageError(
                 "top_p is 0, which leaves no token", where="top_p", remedy="give a number above 0, up to 1"

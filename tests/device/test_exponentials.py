@@ -24,9 +24,9 @@ def softmax(scores):
 
 
 def softmax_of_parts(*scores):
-    powers, total = exponentials.powers(*scores)
-    assert {one.dtype for one in (*powers, total)} == {mx.float32}
-    return mx.concatenate(powers, axis=-1) / total
+    found = exponentials.softmax_over(*scores)
+    assert {one.dtype for one in found} == {mx.float32}
+    return mx.concatenate(found, axis=-1)
 
 
 def swiglu(gate, x):
@@ -34,7 +34,7 @@ def swiglu(gate, x):
 
 
 @given(scores=arrays(np.float32, (3, 2, 5), elements=VALUES), cut=st.integers(1, 5))
-def test_powers_make_a_softmax_of_all_parts_together(scores, cut):
+def test_parts_have_one_softmax(scores, cut):
     for slow in (False, True):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(exponentials, "are_slow", lambda slow=slow: slow)
@@ -63,7 +63,7 @@ def test_what_is_masked_by_the_least_number_has_no_weight():
 
 @pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("dtype", [mx.float16, mx.bfloat16])
-def test_powers_of_16_bits_are_of_32_and_gates_stay_16(dtype):
+def test_a_softmax_of_16_bits_is_of_32_and_gates_stay_16(dtype):
     found = softmax_of_parts(mx.zeros((1, 4096), dtype))
     np.testing.assert_allclose(found, np.full((1, 4096), 1 / 4096), rtol=1e-6)
     assert exponentials.swiglu(mx.ones(3, dtype), mx.ones(3, dtype)).dtype == dtype
@@ -87,3 +87,22 @@ def test_numbers_are_drawn_as_often_as_their_logits_say_and_never_without_a_chan
     share = 1 / (1 + np.e)
     assert abs(counts[1] / len(keys) - share) < 4 * np.sqrt(share * (1 - share) / len(keys))
     assert np.array_equal(exponentials.categorical(logits, keys[0]), drawn[0])
+
+
+@pytest.mark.usefixtures("way")
+@pytest.mark.parametrize("logits", [[np.nan, 1, 2], [1, np.inf, 2], [-np.inf] * 3])
+def test_what_a_broken_network_says_still_draws_a_number_of_the_vocabulary(logits):
+    drawn = exponentials.categorical(mx.array([logits], mx.float32), mx.random.key(1))
+    assert drawn.shape == (1,)
+    assert 0 <= drawn.item() < 3
+
+
+@pytest.mark.parametrize("values", [exponentials.FEW - 1, exponentials.FEW])
+def test_numpy_has_those_that_are_many_enough_to_wait_for(monkeypatch, values):
+    monkeypatch.setattr(exponentials, "are_slow", lambda: True)
+    numpys = exponentials._memories
+    taken = []
+    monkeypatch.setattr(exponentials, "_memories", lambda *arrays: taken.append(arrays) or numpys(*arrays))
+    exponentials.softmax_over(mx.zeros((1, values)))
+    exponentials.swiglu(mx.zeros(values), mx.zeros(values))
+    assert len(taken) == (2 if values == exponentials.FEW else 0)

@@ -88,15 +88,36 @@ def test_padding_that_sees_nothing_gives_numbers():
         assert np.isfinite(np.array(found)).all()
 
 
-def test_the_gpus_precision_is_kept():
-    queries, keys, values = drawn(2, GROUPS * SHARE, 1, WIDTH), drawn(2, GROUPS, 5, WIDTH), drawn(2, GROUPS, 5, VALUE)
-    half = Prefix(LONG.keys.astype(mx.bfloat16), LONG.values.astype(mx.bfloat16))
-    exact = attention(*map(mx.array, (queries, keys, values)), batch_of([LONG] * 2), SCALE, None)
-    found = attention(
-        *(mx.array(one).astype(mx.bfloat16) for one in (queries, keys, values)), batch_of([half] * 2), SCALE, None
-    )
-    assert found.dtype == mx.bfloat16
-    np.testing.assert_allclose(found.astype(mx.float32), exact, rtol=0.05, atol=0.03)
+@pytest.mark.usefixtures("way")
+@pytest.mark.parametrize("way", ["MLX", "NumPy"], indirect=True)  # MLX's own has scores of 16 bits on a CPU
+@pytest.mark.parametrize("dtype", [mx.bfloat16, mx.float16])
+def test_the_gpus_precision_is_kept(dtype):
+    """Of high scores as well, as networks have them whose keys have biases: all keys share a part here."""
+    own, length = 5, 200
+    queries, common = drawn(2, GROUPS * SHARE, 1, WIDTH), 60 / SCALE / WIDTH
+    queries[..., 0] = WIDTH
+    arrays = [queries, drawn(2, GROUPS, own, WIDTH), drawn(2, GROUPS, own, VALUE)]
+    before = [drawn(1, GROUPS, length, WIDTH), drawn(1, GROUPS, length, VALUE)]
+    for keys in (arrays[1], before[0]):
+        keys[..., 0] = common
+    half = [mx.array(one).astype(dtype) for one in (*arrays, *before)]
+    queries, keys, values, first_keys, first_values = (np.array(one.astype(mx.float32), np.float64) for one in half)
+    found = attention(*half[:3], batch_of([Prefix(*half[3:])] * 2), SCALE, None)
+    assert found.dtype == dtype
+    for row in range(2):
+        whole = [np.concatenate(both, axis=1) for both in ((first_keys[0], keys[row]), (first_values[0], values[row]))]
+        exact = expected(queries[row], *whole, np.ones((1, length + own), bool))
+        assert np.abs(np.array(found[row].astype(mx.float32)) - exact).max() < 0.01 * np.abs(exact).max()
+
+
+@pytest.mark.usefixtures("way")
+def test_many_values_of_16_bits_do_not_run_over():
+    values = mx.full((1, GROUPS, 8192, VALUE), 10.0, mx.float16)  # their sum is more than float16 has
+    prefix = Prefix(mx.zeros((1, GROUPS, 8192, WIDTH), mx.float16), values)
+    queries = mx.ones((2, GROUPS * SHARE, 1, WIDTH), mx.float16)
+    own = mx.zeros((2, GROUPS, 2, WIDTH), mx.float16), mx.full((2, GROUPS, 2, VALUE), 10.0, mx.float16)
+    found = attention(queries, *own, batch_of([prefix] * 2), SCALE, None)
+    np.testing.assert_allclose(found.astype(mx.float32), np.full(found.shape, 10.0), rtol=0.01)
 
 
 @pytest.mark.parametrize("cache", [None, KVCache(), BatchKVCache([0, 0])])

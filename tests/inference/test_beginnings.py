@@ -152,6 +152,18 @@ def test_a_turn_that_was_kept_shares_the_memory_of_its_beginning(network):
     assert kept.longest("base", [*LONG, 8, 9, 5])[1] == len(LONG) + 2
 
 
+def test_a_part_of_a_prefix_counts_as_all_of_its_memory(network):
+    kept = Beginnings(network, most_bytes=PLENTY, has_prefixes=True)
+    kept.read("base", LONG)
+    read = kept.nbytes
+    turn = [*LONG[:WORTH_SHARING], 7, 9]
+    cache, length = kept.longest("base", turn)
+    last_logits(network, turn[length:], cache)
+    only = Beginnings(network, most_bytes=PLENTY, has_prefixes=True)
+    only.keep("base", turn, [layer.first(len(turn)) for layer in cache])
+    assert only.nbytes == read + 2 * read // len(LONG)
+
+
 @pytest.mark.parametrize("has_prefixes", [False], indirect=True)
 def test_a_turn_takes_the_place_of_those_before_it(network, beginnings):
     kept = beginnings()

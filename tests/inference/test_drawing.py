@@ -4,6 +4,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
+from mlxtune.device import exponentials
 from mlxtune.inference.drawing import sampler_for
 from mlxtune.inference.sampling import Sampling
 
@@ -52,6 +53,8 @@ def min_p(p, share):
 
 CASES = {
     "temperature 1": ({"temperature": 1.0}, softmax(LOGITS)),
+    "all at once": ({"temperature": 2.0, "top_k": 4, "top_p": 0.9, "min_p": 0.5},
+                    min_p(top_p(top_k(softmax(LOGITS / 2), 4), 0.9), 0.5)),
     "temperature 0.5": ({"temperature": 0.5}, softmax(LOGITS / 0.5)),
     "top_k": ({"temperature": 1.0, "top_k": 3}, top_k(softmax(LOGITS), 3)),
     "top_k of more than there are": ({"temperature": 1.0, "top_k": 99}, softmax(LOGITS)),
@@ -63,16 +66,22 @@ CASES = {
 }  # fmt: skip
 
 
+@pytest.mark.parametrize("slow", [False, True], ids=["MLX", "NumPy"])
 @pytest.mark.parametrize("case", CASES)
-def test_draws_follow_the_distribution_of_the_definition(case):
+def test_draws_follow_the_distribution_of_the_definition(case, slow, monkeypatch):
+    monkeypatch.setattr(exponentials, "are_slow", lambda: slow)
     settings, expected = CASES[case]
     found = shares(drawn(**settings))
     np.testing.assert_allclose(found, expected, atol=4 * 0.5 / np.sqrt(DRAWS))
     assert not found[expected == 0].any()
 
 
-def test_a_temperature_near_zero_takes_the_likeliest_whatever_else_is_set():
-    assert set(drawn(50, temperature=1e-4, top_p=0.9, min_p=0.1).tolist()) == {0}
+@pytest.mark.parametrize("temperature", [1e-4, 1e-40, 5e-324])
+def test_a_temperature_near_zero_takes_the_likeliest_whatever_else_is_set(temperature):
+    for settings in ({}, {"top_p": 0.9, "min_p": 0.1}):
+        for logits in (LOGITS, 20 * LOGITS + 5):
+            sampler = sampler_for(Sampling(max_tokens=1, temperature=temperature, **settings))
+            assert {sampler(mx.array(logits[None], mx.float32)).item() for _ in range(20)} == {0}
 
 
 def test_the_likeliest_token_needs_no_sampler():
@@ -89,6 +98,12 @@ def test_penalties_grow_with_what_the_answer_has_had():
     found = drawn(12, frequency_penalty=0.6, presence_penalty=0.3)
     assert found.tolist() == expected
     assert len(set(expected)) > 2
+
+
+def test_small_penalties_count_among_logits_of_16_bits():
+    logits = mx.array([[20.0, 20.0, 3.0]]).astype(mx.bfloat16)  # whose neighbours are 0.125 apart
+    sampler = sampler_for(Sampling(max_tokens=1, presence_penalty=0.03, logit_bias={1: 0.01}))
+    assert [sampler(logits).item() for _ in range(4)] == [1, 0, 1, 1]
 
 
 def test_draws_are_a_function_of_seed_and_number_alone():

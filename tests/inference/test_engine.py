@@ -122,6 +122,20 @@ def test_an_adapter_waits_no_longer_than_a_turn_of_each_other(tmp_path):
     assert order.count(long) == 10 * TURN
 
 
+def test_an_adapter_has_its_whole_turn_after_one_whose_last_answer_is_cancelled(tmp_path):
+    bank = AdapterBank(tiny_llama(**SHAPE))
+    names = ["left", "right"]
+    for seed, name in enumerate(names):
+        bank.add(name, write_adapter(tmp_path / name, seed=seed, **SHAPE))
+    engine, long = Engine(bank.network, NEVER, bank=bank), Sampling(max_tokens=10 * TURN)
+    first, *others = [engine.submit(Request(prompt_of(4), long, adapter=name)) for name in [BASE, *names]]
+    for _ in range(TURN):
+        engine.step()
+    engine.cancel(first)
+    turn = [{piece.ticket for piece in engine.step()} for _ in range(TURN)]
+    assert set.union(*turn) == {others[0]}
+
+
 def test_what_a_request_says_is_shared_is_read_once(network):
     read = []
 
@@ -267,17 +281,27 @@ def test_a_prompt_without_tokens_is_refused(network):
         Engine(network, NEVER).submit(Request([], SHORT))
 
 
-def test_the_gpus_precision_serves_too(tmp_path):
+@pytest.mark.parametrize("slow", [False, True], ids=["MLX", "NumPy"])
+def test_the_gpus_precision_serves_too(tmp_path, monkeypatch, slow):
+    monkeypatch.setattr(exponentials, "are_slow", lambda: slow)
     network = tiny_llama(**SHAPE, quantized=True)
     apply_precision(network, GPU_BFLOAT16)
     bank = AdapterBank(network)
     bank.add("left", write_adapter(tmp_path / "left", seed=1, **SHAPE))
     engine = Engine(network, NEVER, bank=bank, keeps_answers=True)
     drawn = Sampling(max_tokens=4, temperature=0.8, top_p=0.9, top_k=20, min_p=0.01, top_logprobs=2)
-    tickets = [engine.submit(Request(prompt_of(20, 1), drawn, adapter=name, shared=16)) for name in bank.names]
-    tickets.append(engine.submit(Request(prompt_of(30, 1), Sampling(max_tokens=4, presence_penalty=0.5))))
-    long = prompt_of(WORTH_SHARING, 2)
-    tickets += [engine.submit(Request([*long, last, 9], Sampling(max_tokens=4), shared=len(long))) for last in (7, 8)]
+    requests = [Request(prompt_of(20, 1), drawn, adapter=name, shared=16) for name in bank.names]
+    requests.append(Request(prompt_of(30, 1), Sampling(max_tokens=4, presence_penalty=0.5, top_logprobs=2)))
+    long, greedy = prompt_of(WORTH_SHARING, 2), Sampling(max_tokens=4, top_logprobs=2)
+    requests += [Request([*long, last, 9], greedy, shared=len(long)) for last in (7, 8)]
+    tickets = [engine.submit(one) for one in requests]
     found = run(engine)
-    assert [len(tokens(found[ticket])) for ticket in tickets] == [4, 4, 4, 4, 4]
     assert engine._beginnings.longest(BASE, [*long, 3, 9])[0][0].prefix.keys.dtype == mx.bfloat16
+    for request, ticket in zip(requests, tickets, strict=True):
+        answer = tokens(found[ticket])
+        assert len(answer) == 4
+        bank.select(request.adapter)
+        logits = network(mx.array([[*request.prompt, *answer[:-1]]]))[0, len(request.prompt) - 1 :].astype(mx.float32)
+        expected = np.array(logits - mx.logsumexp(logits, axis=-1, keepdims=True))[range(4), answer]
+        told = [piece.logprob.logprob for piece in found[ticket] if piece.logprob]
+        np.testing.assert_allclose(told, expected, atol=0.05)

@@ -7,6 +7,7 @@ from families import FAMILIES, tiny_network
 from mlx_lm.models.cache import KVCache, make_prompt_cache
 from tiny import tiny_llama, tiny_tokenizer
 
+from mlxtune.device import exponentials
 from mlxtune.device.precision import GPU_BFLOAT16, apply_precision
 from mlxtune.inference.engine import can_batch
 from mlxtune.inference.generate import generate
@@ -50,6 +51,16 @@ def test_prompts_of_many_lengths_get_what_each_gets_alone(family, tokenizer):
     for prompts in (like, [*like, [7, 8]]):  # with a prefix that they share, and without
         answers = generate(network, tokenizer, prompts, max_tokens=TOKENS)
         assert [answer.token_ids for answer in answers] == [greedy(network, prompt, 2) for prompt in prompts]
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma3_text", "qwen3_5"])
+def test_numpys_exponentials_know_of_windows_and_padding_too(family, tokenizer, monkeypatch):
+    monkeypatch.setattr(exponentials, "are_slow", lambda: True)
+    monkeypatch.setattr(exponentials, "FEW", 0)
+    network = tiny_network(family)
+    prompts = [np.random.default_rng(length).integers(3, 250, length).tolist() for length in (2, 17, 31, 40)]
+    answers = generate(network, tokenizer, prompts, max_tokens=TOKENS)
+    assert [answer.token_ids for answer in answers] == [greedy(network, prompt, 2) for prompt in prompts]
 
 
 @each_family

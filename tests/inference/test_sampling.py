@@ -16,6 +16,8 @@ NAN, INFINITY = float("nan"), float("inf")
         ("top_p", 0.0),
         ("top_p", 1.1),
         ("top_k", -1),
+        ("top_k", 2.5),
+        ("max_tokens", 2.5),
         ("min_p", -0.1),
         ("min_p", 1.5),
         ("presence_penalty", 2.1),
