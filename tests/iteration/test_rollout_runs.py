@@ -75,11 +75,14 @@ def ready_for(recipe, *overrides):
 )
 def test_the_reward_rises(recipe, tmp_path, more):
     letters = "evaluation.tasks=[{name: early, scorer: regex, pattern: '[a-m]', max_tokens: 4}]"
-    quick = ("training.learning_rate=0.1", "training.lr_schedule=constant", "evaluation.every_steps=10")
+    quick = ("training.learning_rate=0.02", "training.lr_schedule=constant", "evaluation.every_steps=10")
+    sharp = "method.modules_to_save=[norm, embed_tokens]"  # without, a network so small is never sure of a letter
     drawn = grpo(max_tokens=4, group_size=8, **more)
-    result = train(recipe, tmp_path / "run", *BASE, SAME, drawn, letters, *quick, "training.max_steps=20", score=True)
+    overrides = (*BASE, SAME, sharp, drawn, letters, *quick, "training.max_steps=20")
+    result = train(recipe, tmp_path / "run", *overrides, score=True)
     rewards = [line["reward"] for line in steps(tmp_path / "run")]
-    assert np.mean(rewards[-5:]) > np.mean(rewards[:3]) + 0.1
+    assert np.mean(rewards[:3]) < 0.5
+    assert np.mean(rewards[-5:]) > 0.75
     valid = [line["valid_loss"] for line in read_metrics(tmp_path / "run" / "metrics.jsonl") if "valid_loss" in line]
     assert valid[-1] == -1.0, "less the mean reward of what is answered greedily"
     assert result.scores is not None

@@ -21,6 +21,8 @@ LENGTHS = (3, 6, 1, 4)
 REWARDS = (1.0, 0.0, 0.5, 1.0)
 LONGEST = 8
 PROMPT = 9
+UNDERFLOW = -104
+"""Nats below which float32 knows no probability but 0."""
 
 KINDS = {
     "as drawn": {},
@@ -180,8 +182,12 @@ def test_answers_that_are_all_alike_teach_nothing():
 @pytest.mark.parametrize("kind", ["kept close", "again, kept close"])
 def test_padding_that_is_as_unlikely_as_can_be_has_no_part_in_it(kind):
     objective, made, drawn, _, _ = setting(kind)
-    made.model.norm.weight = made.model.norm.weight * 3000  # token 0, which padding has, is e^-90 and less
+    made.model.norm.weight = made.model.norm.weight * 100
     now = [np.array(values) for values in log_probabilities(made, drawn.rows)]
+    for row in drawn.rows:
+        logits = made(mx.array(row.token_ids[None]))[0]
+        unlikely = logits[:, 0] - mx.logsumexp(logits, axis=-1)  # token 0, which padding has
+        assert float(mx.max(unlikely).item()) < UNDERFLOW
     drawn = Drawn(drawn.rows, drawn.told, [now] * len(drawn.log_probabilities))
     alone, padded = (read(objective, made, drawn, range(len(REWARDS)), multiple) for multiple in (1, 8))
     assert np.isfinite(alone[0])
