@@ -42,6 +42,8 @@ class Blas:
     """None where the library decides by itself."""
     path: str | None = None
     """Of the library that was opened; None where MLX brings its own."""
+    kernels: str | None = None
+    """The processor that OpenBLAS has chosen its kernels for, as it calls it; None of other libraries."""
     remedy: str | None = None
     """How to come to a fast one."""
 
@@ -71,6 +73,7 @@ def open_blas() -> Blas:
             path = find()
             library = ctypes.CDLL(str(path), mode=ctypes.RTLD_GLOBAL)
             set_threads = getattr(library, f"{prefix}openblas_set_num_threads")
+            name_kernels = getattr(library, f"{prefix}openblas_get_corename")
             for symbol in SYMBOLS:
                 getattr(library, symbol)
         except (OSError, ImportError, ValueError, AttributeError, MlxtuneError) as error:
@@ -79,8 +82,10 @@ def open_blas() -> Blas:
             continue
         threads = _thread_count()
         set_threads(threads)
+        name_kernels.restype = ctypes.c_char_p
+        kernels = name_kernels().decode()
         reason = "; ".join([*why_not, f"opened {path} before mlx"])
-        return Blas(name, reason, fast=True, threads=threads, path=str(path))
+        return Blas(name, reason, fast=True, threads=threads, path=str(path), kernels=kernels)
     return Blas("MLX's own", "; ".join(why_not), fast=False, remedy=remedies[0])
 
 

@@ -30,6 +30,7 @@ left, right = (random.standard_normal(shape).astype("float32") for shape in ((70
 product = mx.array(left) @ mx.array(right)
 print(json.dumps({
     "path": open_blas().path, "name": open_blas().name, "fast": open_blas().fast, "threads": open_blas().threads,
+    "kernels": open_blas().kernels,
     "in_use": library_in_use(), "maps": open("/proc/self/maps").read(), "product": product.tolist(),
 }))
 """
@@ -48,6 +49,7 @@ def test_a_process_that_imports_mlxtune_first_has_the_renamed_library_and_one_th
     assert child["path"].startswith(os.environ["MLXTUNE_CACHE"])
     assert child["path"] in child["maps"]
     assert child["in_use"] == child["path"]
+    assert child["kernels"]
 
 
 @on_linux

@@ -8,12 +8,20 @@ from hypothesis import strategies as st
 from mlx import nn
 
 from mlxtune.device import products
+from mlxtune.device.blas import Blas
 
 SIZES = st.sampled_from([1, 7, 32, 64, 96, 576])
 
 
 def drawn(seed, *shape):
     return mx.array(np.random.default_rng(seed).standard_normal(shape).astype(np.float32))
+
+
+@pytest.fixture(scope="module", params=["Haswell", "SkylakeX", None], autouse=True)
+def kernels(request):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(products, "open_blas", lambda: Blas("any", "", fast=True, kernels=request.param))
+        yield request.param
 
 
 @given(rows=st.integers(0, 40), inputs=SIZES, outputs=SIZES, seed=st.integers(0, 9))
@@ -39,6 +47,26 @@ def test_layers_give_what_they_give(bias):
     layer, embedding, x = nn.Linear(48, 64, bias=bias), nn.Embedding(96, 48), drawn(3, 2, 1, 48)
     assert mx.allclose(products.linear(layer, x), layer(x), atol=1e-5)
     assert mx.allclose(products.embedding_as_linear(embedding, x), embedding.as_linear(x), atol=1e-5)
+
+
+def test_pieces_go_where_the_blas_has_kernels_for_them(kernels):
+    weight = drawn(5, 64, 48)
+    batched = []
+
+    class Watched:
+        """Weights that tell of being cut."""
+
+        shape, dtype, T = weight.shape, weight.dtype, weight.T
+
+        def reshape(self, *shape):
+            batched.append(shape)
+            return weight.reshape(*shape)
+
+        def __matmul__(self, other):
+            return weight @ other
+
+    products.few_rows(drawn(4, 2, 48), Watched())
+    assert batched == ([(-1, products.PIECE, 48)] if kernels == "SkylakeX" else [])
 
 
 def test_other_types_stay_what_they_are():
