@@ -3,8 +3,8 @@
 OpenBLAS first copies a matrix into the order in which it reads it, which pays where many rows follow. Of a step that
 writes a token for one row it takes half of the time. There are two ways round: where it has kernels for small matrices,
 pieces of the weights that are small enough go through without a copy, the best for a few rows; and with the two factors
-exchanged the copy is cheaper. The sums are the same but for rounding, and no weight moves. Only CPUs that `exponentials`
-is for go these ways.
+exchanged the copy is cheaper. The sums are the same but for rounding, and no weight moves. Only CPUs for which there is
+`exponentials` go these ways.
 """
 
 from typing import Any
