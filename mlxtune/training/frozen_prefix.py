@@ -8,6 +8,7 @@ others after them, as a sweep's trials, ask for the file whatever the size. Wher
 for that either, the whole network is read in every step.
 """
 
+import contextlib
 import hashlib
 import importlib.metadata
 import shutil
@@ -24,6 +25,7 @@ from mlxtune.cache import cache_folder, make_room
 from mlxtune.data.batch import Batch, reading_batches
 from mlxtune.data.render import Rendered
 from mlxtune.data.store.rows import facts_of
+from mlxtune.errors import OutputExistsError
 from mlxtune.evaluation.pace import reading_tokens
 from mlxtune.files import new_folder
 from mlxtune.inference.likelihood import Reader
@@ -134,7 +136,7 @@ def read_frozen_prefix(
     if not path.is_dir():
         if size > DISK_SHARE * shutil.disk_usage(folder).free:
             return FrozenPrefix(above, read_into(np.empty(shape, plain))) if fits else whole
-        with new_folder(path) as part:
+        with contextlib.suppress(OutputExistsError), new_folder(path) as part:  # where another process was faster
             read_into(np.memmap(part / FILE, plain, "w+", shape=shape)).array.flush()  # type: ignore[attr-defined]
         make_room(FOLDER, CACHE_BYTES)
     states = States(np.memmap(path / FILE, plain, "r", shape=shape), one_position.dtype, tuple(starts.tolist()))

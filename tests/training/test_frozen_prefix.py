@@ -118,6 +118,20 @@ def test_the_next_run_finds_them_and_reads_nothing(dataset, no_memory):
     assert len(list(no_memory.iterdir())) == 1
 
 
+def test_two_processes_that_read_the_same_rows_at_once_both_have_them(dataset, no_memory):
+    reader = make_reader(network_with_adapters(layers=2))
+    others = []
+
+    def meanwhile(*_):
+        if not others:
+            others.append(None)  # the other process is no further yet
+            others.append(read(reader, dataset))
+
+    mine = read(reader, dataset, progress=meanwhile)
+    assert mine.states.array.tobytes() == others[1].states.array.tobytes()
+    assert len(list(no_memory.iterdir())) == 1
+
+
 def test_another_base_cut_or_row_is_another_entry(dataset, no_memory):
     reader = make_reader(network_with_adapters(layers=2))
     read(reader, dataset)

@@ -30,7 +30,7 @@ OPENINGS: Mapping[str, tuple[Tone, str]] = {
 }
 """By the verdict that scores.json has."""
 
-ROWS = {"test": "unseen test rows", "valid": "validation rows"}
+ROWS = {"test": "test rows", "valid": "validation rows"}
 VALID = "These are the validation rows, which chose the checkpoint: that flatters the tuned model."
 LEAKED_SET = {"test": "leaked_test_set", "valid": "leaked_validation_set"}
 """The finding that says of a split what the sentence or a reservation says here."""
@@ -51,14 +51,14 @@ def make_verdict(evidence: Evidence) -> Verdict:
         return Verdict("open", _not_measured(evidence))
     scores = evidence.scores
     metric = headline(scores)
-    told = _told(metric, scores)
     leaked, of = leaked_rows(evidence.data, scores["split"])
     if of and leaked / of >= LEAKED_SHARE:
         why = f"{wording.share(leaked, of)} {scores['split']} rows say or ask what a training row does"
-        sentence = f"Leaked: {why}, so the scores prove little; {told}"
+        sentence = f"Leaked: {why}, so the scores prove little; {_told(metric, scores)}"
         return Verdict("leaked", sentence, _reservations(evidence, metric, leaked=0))
     found = scores["differences"].get(metric)
     tone, opening = OPENINGS["not distinguishable" if found is None else found["verdict"]]
+    told = _told(metric, scores, unseen="" if leaked or scores["split"] == "valid" else "unseen ")
     return Verdict(tone, f"{opening}: {told}", _reservations(evidence, metric, leaked=leaked))
 
 
@@ -83,11 +83,11 @@ def _not_measured(evidence: Evidence) -> str:
     return f"Not measured: {first.why}{way}."
 
 
-def _told(metric: str, scores: Mapping[str, Any]) -> str:
-    """The headline's figures before and after, and how sure their difference is."""
+def _told(metric: str, scores: Mapping[str, Any], *, unseen: str = "") -> str:
+    """The headline's figures before and after, and how sure their difference is; ``unseen`` stands before the rows."""
     before, after, found = (scores[key].get(metric) for key in ("base", "tuned", "differences"))
     figures = f"from {wording.figure(metric, before['mean'])} to {wording.figure(metric, after['mean'])}"
-    rows = f"on {after['count']:,} {ROWS[scores['split']]}"
+    rows = f"on {after['count']:,} {unseen}{ROWS[scores['split']]}"
     if found is None:
         return f"{rows}, {metric} went {figures}, which was not measured on the same rows."
     if after["count"] < FEWEST_ROWS:

@@ -54,6 +54,7 @@ def test_a_leaked_test_set_is_called_leaked_before_all_else(tmp_path, same):
     found = verdict_of(tmp_path, told=leaked(same))
     assert found.tone == "leaked"
     assert found.sentence.startswith(f"Leaked: {same} of 60 ({round(100 * same / 60)} %) test rows say or ask")
+    assert "unseen" not in found.sentence
 
 
 def test_a_few_leaked_rows_and_rows_that_are_nearly_so_are_reservations(tmp_path):
