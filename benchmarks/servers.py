@@ -62,13 +62,20 @@ def made_up(clients: int, questions: int, system_words: int, *, seed: int) -> li
 
 
 @contextmanager
-def running(server: str, model: Path, device: str, log: Path) -> Iterator[tuple[str, "subprocess.Popen[bytes]"]]:
-    """The address and the process of a server while it runs."""
+def running(
+    server: str, model: Path, device: str, log: Path, *, own_blas: bool = False
+) -> Iterator[tuple[str, "subprocess.Popen[bytes]"]]:
+    """The address and the process of a server while it runs.
+
+    Args:
+        own_blas: mlx_lm multiplies with the BLAS in MLX's wheel.
+    """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
     ours = ["-m", "mlxtune", "serve", model, "--device", device, "--quiet", "--batch-size", "32"]
-    theirs = [HERE / "children" / "serve_with_mlx_lm.py", device, "--model", model, "--log-level", "WARNING"]
+    blas = "own-blas" if own_blas else "fast-blas"
+    theirs = [HERE / "children" / "serve_with_mlx_lm.py", blas, device, "--model", model, "--log-level", "WARNING"]
     arguments = [*(ours if server == OURS else theirs), "--port", port]
     command = [sys.executable, *(str(argument) for argument in arguments)]
     with log.open("wb") as errors:

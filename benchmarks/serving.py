@@ -1,7 +1,8 @@
 """What answering costs beside ``mlx_lm.server``: tokens a second and time to the first one, by clients at once.
 
 Both servers have the same model in float32 and answer the same chats, greedily, to streaming clients that each ask one
-question after another. Servers take turns; each starts anew for every turn, and its first answer is not counted.
+question after another. Servers take turns; each starts anew for every turn, and its first answer is not counted. On
+Linux both multiply with the BLAS that mlxtune opens, unless mlx_lm is asked for as where it is installed by itself.
 """
 
 import asyncio
@@ -27,8 +28,11 @@ HEADERS = ("scenario", "clients", "mlxtune, tokens/s", "mlx_lm, tokens/s", "rati
 @click.option("--clients", multiple=True, type=int, default=(1, 4, 16, 32), show_default=True)
 @click.option("--questions", default=3, show_default=True, help="Of each client, one after another.")
 @click.option("--max-tokens", default=48, show_default=True)
-@click.option("--shared", default=500, show_default=True, help="Words of the system message in the second scenario.")
+@click.option("--shared", default=500, show_default=True, help="Words of the system message they share; 0: none do.")
 @click.option("--turns", default=1, show_default=True)
+@click.option(
+    "--own-blas", is_flag=True, help="mlx_lm has the BLAS in MLX's wheel, as where it is installed by itself."
+)
 @click.option("--device", type=click.Choice(["cpu", "auto"]), default="auto", show_default=True)
 @click.option("--folder", type=click.Path(path_type=Path), help="To work in; kept.")
 @click.option("--out", type=click.Path(path_type=Path), help="The report to write, as JSON.")
@@ -39,6 +43,7 @@ def command(
     max_tokens: int,
     shared: int,
     turns: int,
+    own_blas: bool,
     device: str,
     folder: Path | None,
     out: Path | None,
@@ -48,18 +53,20 @@ def command(
     results = []
     with work_folder(folder) as work:
         source = float_model(model, work, device)
-        for scenario, words in (("apart", 0), ("one system message", shared)):
+        for scenario, words in {"apart": 0, **({"one system message": shared} if shared else {})}.items():
             for count in clients:
                 for turn in range(turns):
                     chats = made_up(count, questions, words, seed=turn)
                     for server in (OURS, THEIRS):
-                        with running(server, source, device, work / f"{server}.log") as (address, _):
+                        log = work / f"{server}.log"
+                        with running(server, source, device, log, own_blas=own_blas) as (address, _):
                             name = "base" if server == OURS else str(source)
                             measured = asyncio.run(load(address, name, chats, max_tokens))
                         results.append({"scenario": scenario, "clients": count, "server": server, **measured})
                         click.echo(json.dumps(results[-1]), err=True)
     show_table(HEADERS, table_rows(results))
     settings = {"model": model, "questions": questions, "max_tokens": max_tokens, "shared": shared, "device": device}
+    settings["own_blas"] = own_blas
     report(out, "serving", settings, results)
 
 

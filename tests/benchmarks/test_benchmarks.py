@@ -107,16 +107,18 @@ def test_both_programs_load_the_same_rows_and_the_second_time_finds_them(tmp_pat
 
 
 @pytest.mark.slow
-def test_both_servers_answer_the_same_chats(tmp_path):
+@pytest.mark.parametrize(("own_blas", "shared"), [(False, 20), (True, 0)])
+def test_both_servers_answer_the_same_chats(own_blas, shared, tmp_path):
     tiny_model_folder(tmp_path / "model", hidden=32, heads=2, kv_heads=1)
-    options = ["--model", tmp_path / "model", "--clients", 3, "--questions", 2, "--max-tokens", 5, "--shared", 20]
-    report, done = run("serving", tmp_path, *options)
+    options = ["--model", tmp_path / "model", "--clients", 3, "--questions", 2, "--max-tokens", 5, "--shared", shared]
+    report, done = run("serving", tmp_path, *options, *["--own-blas"] * own_blas)
     results = report["results"]
+    scenarios = ["apart", "one system message"][: 2 if shared else 1]
     assert [(one["scenario"], one["server"]) for one in results] == [
-        (scenario, server) for scenario in ("apart", "one system message") for server in ("mlxtune", "mlx_lm")
+        (scenario, server) for scenario in scenarios for server in ("mlxtune", "mlx_lm")
     ]
     assert all(one["tokens"] > 0 and one["first_s"] <= one["seconds"] for one in results)
-    assert len(done.stdout.splitlines()) == 4  # headers, rule, two scenarios
+    assert len(done.stdout.splitlines()) == 2 + len(scenarios)  # headers, rule
 
 
 @pytest.mark.slow
